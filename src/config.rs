@@ -1,0 +1,350 @@
+//! What the operator tells a proxy: a versioned YAML file, and beside it a directory of credentials.
+//!
+//! The proxy pod mounts two directories with fixed names: [`CONFIG_DIR`] (ConfigMap `<cache>-config`, the file
+//! [`CONFIG_FILE`]) and [`CREDENTIALS_DIR`] (Secret `<cache>-credentials`). So a change of either reaches a running proxy
+//! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The version of the configuration format that this build writes and reads.
+pub const CONFIG_VERSION: u32 = 1;
+/// Where the pod mounts the ConfigMap `<cache>-config`.
+pub const CONFIG_DIR: &str = "/etc/gomodcache/config";
+/// The key of the ConfigMap, and so the file's name.
+pub const CONFIG_FILE: &str = "proxy.yaml";
+/// Where the pod mounts the Secret `<cache>-credentials`.
+pub const CREDENTIALS_DIR: &str = "/etc/gomodcache/credentials";
+/// Where the pod mounts the volume.
+pub const CACHE_DIR: &str = "/var/cache/gomodcache";
+/// The key of the credentials Secret that names its content: a random id, new only when the content is new.
+pub const GENERATION_KEY: &str = "generation";
+/// Each credential is one key of the credentials Secret: this prefix and the name of the user's Secret.
+pub const CREDENTIAL_KEY_PREFIX: &str = "credential.";
+/// The port of the module endpoints, in the pod and on the Service.
+pub const HTTP_PORT: u16 = 8080;
+/// The port of `/livez`, `/readyz` and `/metrics`.
+pub const ADMIN_PORT: u16 = 9090;
+
+/// The whole configuration of one proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ProxyConfig {
+    /// Must equal [`CONFIG_VERSION`].
+    pub version: u32,
+    /// Tried in order. Empty means offline: only what is cached is served.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+    /// Absent: `/sumdb/` answers 404, and clients fall back to what their own environment says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum_database: Option<ChecksumDatabase>,
+    /// How hosts become addresses.
+    #[serde(default)]
+    pub resolution: Resolution,
+}
+
+/// One entry of the source chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Upstream {
+    /// `http` or `https`, never with userinfo, query or fragment; `file` only when the proxy runs alone.
+    pub url: url::Url,
+    /// When the next upstream is asked.
+    #[serde(default)]
+    pub fallback: Fallback,
+    /// The name of a credential in the credentials directory (without [`CREDENTIAL_KEY_PREFIX`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// Hosts to which this upstream may redirect, besides itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirect_hosts: Vec<String>,
+    /// Private addresses and plain http are allowed.
+    #[serde(default)]
+    pub internal: bool,
+    /// PEM certificates trusted for this upstream besides the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<String>,
+}
+
+/// GOPROXY's two separators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fallback {
+    /// `,`: the next upstream is asked after 404 and 410 only.
+    #[default]
+    OnNotFound,
+    /// `|`: the next upstream is asked after any error.
+    OnError,
+}
+
+/// The checksum database that is relayed under `/sumdb/<name>/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ChecksumDatabase {
+    /// The name in the database's key; may hold slashes.
+    pub name: String,
+    /// Where to ask. Absent: the first upstream that relays it, else `https://<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<url::Url>,
+}
+
+/// Where the proxy takes addresses from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "mode")]
+pub enum Resolution {
+    /// The system's resolver.
+    #[default]
+    System,
+    /// Only these addresses; a host that is not listed is not dialled, and no name server is asked.
+    Pinned {
+        /// The hosts, each once.
+        hosts: Vec<PinnedHost>,
+    },
+}
+
+/// The addresses of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PinnedHost {
+    /// Lower case, without port.
+    pub host: String,
+    /// Never empty.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// One credential, as stored under a `credential.<name>` key of the credentials directory (JSON).
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Credential {
+    /// The only hosts to which it may be sent: what the Secret's owner wrote on it.
+    pub hosts: Vec<String>,
+    /// What is sent.
+    pub secret: CredentialSecret,
+}
+
+/// The forms of a credential.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub enum CredentialSecret {
+    /// `Authorization: Basic`.
+    Basic {
+        /// User name.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// `Authorization: Bearer`.
+    Token(String),
+}
+
+// No derived Debug: a secret can't be printed.
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").field("hosts", &self.hosts).field("secret", &self.secret).finish()
+    }
+}
+
+impl std::fmt::Debug for CredentialSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Basic(redacted)",
+            Self::Token(_) => "Token(redacted)",
+        })
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("can't read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Not the YAML that this version expects. The text names key and line.
+    #[error("{}: {reason}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A version that this build does not speak.
+    #[error("configuration version {found} is not supported: this proxy speaks version {CONFIG_VERSION}; upgrade the proxy image")]
+    Version {
+        /// What the file says.
+        found: u32,
+    },
+    /// A value that parses and still makes no sense.
+    #[error("{key}: {reason}")]
+    Invalid {
+        /// Path of the key.
+        key: String,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+}
+
+impl ProxyConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Unreadable, not YAML of this version, an unknown key, or a value that makes no sense.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text).map_err(|error| match error {
+            ConfigError::Parse { reason, .. } => ConfigError::Parse { path: path.into(), reason },
+            other => other,
+        })
+    }
+
+    /// Parses and checks the text of a configuration file.
+    ///
+    /// # Errors
+    /// As [`ProxyConfig::read`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        // The version first, alone: a later version's unknown keys are not this one's typing errors.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let parse_error = |reason: String| ConfigError::Parse { path: PathBuf::from(CONFIG_FILE), reason };
+        let versioned: Versioned = serde_saphyr::from_str(text).map_err(|e| parse_error(e.to_string()))?;
+        if versioned.version != CONFIG_VERSION {
+            return Err(ConfigError::Version { found: versioned.version });
+        }
+        let config: Self = serde_saphyr::from_str(text).map_err(|e| parse_error(e.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// Never for a configuration that [`ProxyConfig::parse`] accepts; serialisation is fallible by type only.
+    pub fn to_yaml(&self) -> Result<String, ConfigError> {
+        // JSON is YAML, byte-stable, and needs no second opinion about quoting.
+        serde_json::to_string_pretty(self)
+            .map(|mut text| {
+                text.push('\n');
+                text
+            })
+            .map_err(|e| ConfigError::Parse { path: PathBuf::from(CONFIG_FILE), reason: e.to_string() })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (i, upstream) in self.upstreams.iter().enumerate() {
+            let invalid = |reason: &str| ConfigError::Invalid { key: format!("upstreams[{i}].url"), reason: reason.into() };
+            let url = &upstream.url;
+            if !matches!(url.scheme(), "http" | "https" | "file") {
+                return Err(invalid("the scheme must be http or https"));
+            }
+            if !url.username().is_empty() || url.password().is_some() {
+                return Err(invalid("must not carry a user name or password; name a credential instead"));
+            }
+            if url.query().is_some() || url.fragment().is_some() {
+                return Err(invalid("must not have a query or a fragment"));
+            }
+        }
+        if let Resolution::Pinned { hosts } = &self.resolution
+            && let Some(host) = hosts.iter().find(|h| h.addresses.is_empty())
+        {
+            return Err(ConfigError::Invalid {
+                key: format!("resolution.hosts[{}].addresses", host.host),
+                reason: "must not be empty; leave the host out until it has an address".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Ranges that no upstream may resolve to unless it is declared internal: they are the cluster's own network, or
+/// the machine's. Documentation ranges are ordinary addresses.
+pub const PRIVATE_RANGES: [&str; 16] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "64:ff9b::/96",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// Whether an address lies in [`PRIVATE_RANGES`].
+#[must_use]
+pub fn is_private(address: IpAddr) -> bool {
+    PRIVATE_RANGES.iter().filter_map(|range| range.parse::<IpNet>().ok()).any(|range| range.contains(&address))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_and_named() {
+        let error = ProxyConfig::parse("version: 1\nupstream: []\n").unwrap_err().to_string();
+        assert!(error.contains("upstream"), "{error}");
+    }
+
+    #[test]
+    fn a_later_version_says_upgrade() {
+        let error = ProxyConfig::parse("version: 2\nnew: true\n").unwrap_err().to_string();
+        assert!(error.contains("version 2") && error.contains("upgrade"), "{error}");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_echoed() {
+        let error = ProxyConfig::parse("version: 1\nupstreams: [{url: 'https://u:hunter2@modules.example/'}]").unwrap_err().to_string();
+        assert!(error.contains("upstreams[0].url") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let config = ProxyConfig {
+            version: CONFIG_VERSION,
+            upstreams: vec![Upstream {
+                url: "https://modules.example/go".parse().unwrap(),
+                fallback: Fallback::OnError,
+                credential: Some("corp".into()),
+                redirect_hosts: vec!["storage.example".into()],
+                internal: false,
+                ca_bundle: Some("-----BEGIN CERTIFICATE-----\nx\n".into()),
+            }],
+            checksum_database: Some(ChecksumDatabase { name: "sum.example/db".into(), url: None }),
+            resolution: Resolution::Pinned {
+                hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
+            },
+        };
+        assert_eq!(ProxyConfig::parse(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn a_credential_cannot_be_printed() {
+        let text = r#"{"hosts":["a.example"],"secret":{"basic":{"username":"u","password":"hunter2"}}}"#;
+        let credential: Credential = serde_json::from_str(text).unwrap();
+        assert!(!format!("{credential:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn documentation_ranges_are_ordinary_and_private_ones_are_not() {
+        assert!(!is_private("203.0.113.10".parse().unwrap()));
+        for address in ["10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fe80::1"] {
+            assert!(is_private(address.parse().unwrap()), "{address}");
+        }
+    }
+}

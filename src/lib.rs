@@ -1,0 +1,14 @@
+//! gomodcache: in-cluster Go module caches for Kubernetes.
+//!
+//! [`operator`] reconciles `GoModuleCache` objects into proxies; [`proxy`] is the proxy: a GOPROXY and checksum-database
+//! proxy with a disk cache. They never import each other: they meet in [`config`] and on the wire.
+
+pub mod api;
+pub mod config;
+pub mod gomod;
+pub mod operator;
+pub mod proxy;
+pub mod source;
+pub mod store;
+pub mod sumdb;
+pub mod telemetry;

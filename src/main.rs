@@ -1,0 +1,128 @@
+//! The command line of gomodcache.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use gomodcache::{api, operator, proxy, telemetry};
+
+/// In-cluster Go module caches: a Kubernetes operator and the caching GOPROXY that it runs.
+#[derive(Parser)]
+#[command(name = "gomodcache", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a GOPROXY and checksum-database proxy with a disk cache.
+    Proxy(ProxyArgs),
+    /// Watch GoModuleCache objects and keep a proxy for each.
+    Operator(OperatorArgs),
+    /// Print the CustomResourceDefinition.
+    Crd,
+}
+
+#[derive(clap::Args)]
+struct ProxyArgs {
+    /// Address of the module endpoints.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    admin_listen: SocketAddr,
+    /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
+    #[arg(long)]
+    cache_dir: Option<PathBuf>,
+    /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct OperatorArgs {
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:9090")]
+    admin_listen: SocketAddr,
+    /// Upstreams of a cache that names none, in GOPROXY's syntax. `direct` is not followed.
+    #[arg(long, env = "GOPROXY")]
+    goproxy: String,
+    /// Checksum database of every cache, in GOSUMDB's syntax, or `off`.
+    #[arg(long, env = "GOSUMDB")]
+    gosumdb: String,
+    /// Hosts to which the default upstreams may redirect.
+    #[arg(long, env = "GOMODCACHE_REDIRECT_HOSTS", value_delimiter = ',')]
+    redirect_hosts: Vec<String>,
+    /// Image of the proxies.
+    #[arg(long, env = "GOMODCACHE_PROXY_IMAGE")]
+    proxy_image: String,
+    /// Name server (address:port) to ask in place of the system's; may be given more than once.
+    #[arg(long = "name-server")]
+    name_servers: Vec<SocketAddr>,
+    /// Send a Secret to any host, without the annotation gomodcache.io/hosts on it.
+    #[arg(long)]
+    allow_secrets_without_hosts: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[allow(clippy::print_stderr, reason = "the last word of a command is for the person who typed it")]
+            {
+                eprintln!("gomodcache: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    // One TLS provider for every client in the process; the second call of a process is refused and harmless.
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    match command {
+        Command::Crd => {
+            #[allow(clippy::print_stdout, reason = "this command's output")]
+            {
+                print!("{}", api::crd_yaml()?);
+            }
+        }
+        Command::Proxy(args) => {
+            telemetry::init_logging();
+            let settings = proxy::Settings {
+                listen: args.listen,
+                admin_listen: args.admin_listen,
+                cache_dir: args.cache_dir.map_or_else(default_cache_dir, Ok)?,
+                config: args.config,
+            };
+            proxy::run(settings, telemetry::on_signal()?).await?;
+        }
+        Command::Operator(args) => {
+            telemetry::init_logging();
+            let settings = operator::Settings {
+                admin_listen: args.admin_listen,
+                goproxy: args.goproxy,
+                gosumdb: args.gosumdb,
+                redirect_hosts: args.redirect_hosts,
+                proxy_image: args.proxy_image,
+                name_servers: args.name_servers,
+                require_host_annotation: !args.allow_secrets_without_hosts,
+            };
+            operator::run(settings, telemetry::on_signal()?).await?;
+        }
+    }
+    Ok(())
+}
+
+/// `$XDG_CACHE_HOME/gomodcache`, or `~/.cache/gomodcache`.
+fn default_cache_dir() -> Result<PathBuf, String> {
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .map(|cache| cache.join("gomodcache"))
+        .ok_or_else(|| "neither XDG_CACHE_HOME nor HOME is set: say where to cache with --cache-dir".to_owned())
+}

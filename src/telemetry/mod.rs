@@ -1,0 +1,9 @@
+//! Logging, the admin server and shutdown: what both commands need and neither owns.
+
+mod admin;
+mod logging;
+mod shutdown;
+
+pub use admin::{Health, serve_admin};
+pub use logging::init_logging;
+pub use shutdown::on_signal;
