@@ -1,0 +1,161 @@
+//! The cluster as a test sees it: kubectl, the node's own view, and a pod's network.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An absolute path of a file of this repository.
+pub(crate) fn path_from_top(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a program that must succeed; its standard output.
+pub(crate) fn script(program: &str, arguments: &[&str]) -> String {
+    run(program, arguments, None).unwrap_or_else(|error| panic!("{program} {arguments:?}: {error}"))
+}
+
+/// Runs a command of the cluster script that must succeed.
+pub(crate) fn cluster(arguments: &[&str]) -> String {
+    script(&path_from_top("tests/cluster/cluster"), arguments)
+}
+
+/// kubectl as the cluster's administrator.
+pub(crate) fn kubectl(arguments: &[&str]) -> Result<String, String> {
+    let all: Vec<&str> = std::iter::once("kubectl").chain(arguments.iter().copied()).collect();
+    run(&path_from_top("tests/cluster/cluster"), &all, None)
+}
+
+/// kubectl that must succeed.
+pub(crate) fn kubectl_ok(arguments: &[&str]) -> String {
+    kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
+}
+
+/// Applies a manifest.
+pub(crate) fn apply(manifest: &str) {
+    run(
+        &path_from_top("tests/cluster/cluster"),
+        &["kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-"],
+        Some(manifest.as_bytes()),
+    )
+    .unwrap_or_else(|error| panic!("apply: {error}\n{manifest}"));
+}
+
+/// A shell command in the runner pod that must succeed.
+pub(crate) fn runner(command: &str) -> String {
+    kubectl_ok(&["-n", "build", "exec", "runner", "--", "sh", "-c", command])
+}
+
+/// Writes a file in the runner pod.
+pub(crate) fn runner_file(path: &str, content: &[u8]) {
+    let command = format!("cat > {path}");
+    run(
+        &path_from_top("tests/cluster/cluster"),
+        &["kubectl", "-n", "build", "exec", "-i", "runner", "--", "sh", "-c", &command],
+        Some(content),
+    )
+    .expect("copy to the runner");
+}
+
+fn run(program: &str, arguments: &[&str], input: Option<&[u8]>) -> Result<String, String> {
+    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input).map_err(|e| e.to_string())?;
+    }
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{}: {}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// Waits, at most 90 s, until a claim is true.
+pub(crate) fn eventually(claim: &str, mut is_true: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(90);
+    while !is_true() {
+        assert!(Instant::now() < end, "not within 90 s: {claim}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// The metrics of a cache's pod: sample name with labels, value.
+pub(crate) fn metrics(namespace: &str, cache: &str) -> BTreeMap<String, f64> {
+    let path = format!("/api/v1/namespaces/{namespace}/services/{cache}-admin:9090/proxy/metrics");
+    kubectl_ok(&["get", "--raw", &path])
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+/// The UID of a cache's one pod that is not being deleted; empty when there is none or more than one.
+pub(crate) fn pod_uid(namespace: &str, cache: &str) -> String {
+    let selector = format!("app.kubernetes.io/instance={cache}");
+    let pods: serde_json::Value =
+        serde_json::from_str(&kubectl_ok(&["-n", namespace, "get", "pods", "-l", &selector, "-o", "json"])).unwrap();
+    let living: Vec<&str> = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .filter_map(|pod| pod["metadata"]["uid"].as_str())
+        .collect();
+    if let [uid] = living[..] { uid.to_owned() } else { String::new() }
+}
+
+/// Whether a TCP connection succeeds from inside the network of a cache's own pod.
+pub(crate) fn pod_reaches(namespace: &str, cache: &str, address: &str, port: u16) -> bool {
+    let selector = format!("app.kubernetes.io/instance={cache}");
+    let id = kubectl_ok(&[
+        "-n",
+        namespace,
+        "get",
+        "pods",
+        "-l",
+        &selector,
+        "-o",
+        "jsonpath={.items[0].status.containerStatuses[0].containerID}",
+    ]);
+    let id = id.trim().trim_start_matches("containerd://").to_owned();
+    let tasks = cluster(&["node", "ctr", "-n", "k8s.io", "tasks", "ls"]);
+    let pid = tasks
+        .lines()
+        .find(|line| line.starts_with(&id))
+        .and_then(|line| line.split_whitespace().nth(1))
+        .expect("the container runs")
+        .to_owned();
+    let connect = format!("</dev/tcp/{address}/{port}");
+    let arguments = ["node", "nsenter", "-t", &pid, "-n", "timeout", "1", "bash", "-c", &connect];
+    run(&path_from_top("tests/cluster/cluster"), &arguments, None).is_ok()
+}
+
+/// Something that listens in the cluster's fake outside world until it is dropped.
+pub(crate) struct OutsideListener(Child);
+
+/// Listens on an address of the fake outside world.
+pub(crate) fn outside_listener(address: &str, port: u16) -> OutsideListener {
+    let listen = format!("TCP-LISTEN:{port},bind={address},reuseaddr,fork");
+    let child = Command::new(path_from_top("tests/cluster/cluster"))
+        .args(["outside", "socat", &listen, "SYSTEM:true"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("socat in the outside namespace");
+    std::thread::sleep(Duration::from_millis(300));
+    OutsideListener(child)
+}
+
+impl Drop for OutsideListener {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
