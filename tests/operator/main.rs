@@ -1,0 +1,281 @@
+//! The real operator binary against a real API server: what it makes, what it leaves alone, what it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, missing_docs)]
+
+mod dns;
+mod stage;
+
+use serde_json::{Value, json};
+use stage::{Stage, stage};
+
+/// Kind and name of every child of a cache, the claim apart.
+fn children(cache: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("ServiceAccount", format!("{cache}-proxy")),
+        ("ConfigMap", format!("{cache}-config")),
+        ("ConfigMap", format!("{cache}-env")),
+        ("Secret", format!("{cache}-credentials")),
+        ("Deployment", format!("{cache}-proxy")),
+        ("Service", cache.to_owned()),
+        ("Service", format!("{cache}-admin")),
+        ("NetworkPolicy", format!("{cache}-proxy")),
+    ]
+}
+
+fn with_upstream(host: &str) -> Value {
+    json!({"upstreams": [{"url": format!("https://{host}/go")}]})
+}
+
+fn with_secret(host: &str) -> Value {
+    json!({"upstreams": [{"url": format!("https://{host}/go"), "credentialsRef": {"name": "corp"}}]})
+}
+
+fn secret(annotations: &Value, password: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth", "metadata": {"name": "corp", "annotations": annotations},
+           "stringData": {"username": "ci", "password": password}})
+}
+
+async fn all_versions(stage: &Stage, cache: &str) -> Vec<String> {
+    let mut versions = Vec::new();
+    for (kind, name) in children(cache).into_iter().chain([("PersistentVolumeClaim", format!("{cache}-proxy"))]) {
+        let object = stage.get(kind, &name).await.unwrap_or_else(|| panic!("{kind} {name} is missing"));
+        versions.push(format!("{kind} {name} {}", object.metadata.resource_version.unwrap()));
+    }
+    versions
+}
+
+async fn await_children(stage: &Stage, cache: &str) {
+    for (kind, name) in children(cache).into_iter().chain([("PersistentVolumeClaim", format!("{cache}-proxy"))]) {
+        stage.eventually(&format!("{kind} {name} exists"), async || stage.get(kind, &name).await.is_some()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_spec_becomes_every_child_owned_by_the_cache() {
+    let Some(stage) = stage("children").await else { return };
+    let cache = stage.cache("tea", &json!({})).await;
+    await_children(&stage, "tea").await;
+    for (kind, name) in children("tea") {
+        let object = stage.get(kind, &name).await.unwrap();
+        let owner =
+            object.metadata.owner_references.unwrap_or_default().into_iter().next().unwrap_or_else(|| panic!("{kind} {name} has no owner"));
+        assert_eq!(Some(owner.uid), cache.metadata.uid, "{kind} {name}");
+        assert_eq!(owner.controller, Some(true), "{kind} {name}");
+    }
+    let env = stage.get("ConfigMap", "tea-env").await.unwrap();
+    assert_eq!(env.data["data"]["GOPROXY"], format!("http://tea.{}.svc:8080", stage.namespace));
+    assert_eq!(env.data["data"]["GONOPROXY"], "none");
+    let service = stage.get("Service", "tea").await.unwrap();
+    assert_eq!(service.data["spec"]["ports"][0]["port"], 8080);
+    stage.eventually("the status has seen the generation", async || stage.status("tea").await["observedGeneration"] == 1).await;
+}
+
+#[tokio::test]
+async fn every_child_deleted_by_hand_comes_back() {
+    let Some(stage) = stage("recreate").await else { return };
+    stage.cache("oak", &json!({})).await;
+    await_children(&stage, "oak").await;
+    for (kind, name) in children("oak") {
+        let old = stage.get(kind, &name).await.unwrap().metadata.uid;
+        stage.delete(kind, &name).await;
+        stage
+            .eventually(&format!("{kind} {name} is back"), async || {
+                stage.get(kind, &name).await.is_some_and(|object| object.metadata.uid != old)
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_reconcile_of_an_unchanged_object_makes_no_write() {
+    let Some(stage) = stage("quiet").await else { return };
+    stage.cache("elm", &with_upstream("modules.corp.example")).await;
+    await_children(&stage, "elm").await;
+    stage.eventually("egress is ready", async || stage.condition("elm", "EgressReady").await.0 == "True").await;
+    stage.settle("elm").await;
+    let (before, status) = (all_versions(&stage, "elm").await, stage.status("elm").await);
+    let writes = stage.audited_writes();
+    for round in 0..3 {
+        stage.annotate("elm", "tests.example/round", &round.to_string()).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    assert_eq!(all_versions(&stage, "elm").await, before);
+    assert_eq!(stage.status("elm").await, status);
+    if let (Some(before), Some(after)) = (writes, stage.audited_writes()) {
+        // The three annotations are this test's own.
+        assert_eq!(after - before, 3, "the audit log has writes that are not this test's");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_being_deleted_is_reported_and_replaced_when_it_has_gone() {
+    let Some(stage) = stage("claim").await else { return };
+    stage.cache("ash", &json!({})).await;
+    await_children(&stage, "ash").await;
+    let old = stage.get("PersistentVolumeClaim", "ash-proxy").await.unwrap().metadata.uid;
+    stage.patch("PersistentVolumeClaim", "ash-proxy", &json!({"metadata": {"finalizers": ["tests.example/hold"]}})).await;
+    stage.delete("PersistentVolumeClaim", "ash-proxy").await;
+    stage
+        .eventually("the condition says ClaimTerminating", async || stage.condition("ash", "StorageReady").await.1 == "ClaimTerminating")
+        .await;
+    stage.patch("PersistentVolumeClaim", "ash-proxy", &json!({"metadata": {"finalizers": null}})).await;
+    stage
+        .eventually("a new claim", async || {
+            stage
+                .get("PersistentVolumeClaim", "ash-proxy")
+                .await
+                .is_some_and(|claim| claim.metadata.uid != old && claim.metadata.deletion_timestamp.is_none())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn under_retain_the_claim_outlives_the_cache_and_under_delete_it_is_owned() {
+    let Some(stage) = stage("retain").await else { return };
+    stage.cache("fir", &json!({})).await;
+    stage.cache("yew", &json!({"storage": {"deletionPolicy": "Delete"}})).await;
+    await_children(&stage, "fir").await;
+    await_children(&stage, "yew").await;
+    let kept = stage.get("PersistentVolumeClaim", "fir-proxy").await.unwrap();
+    assert_eq!(kept.metadata.owner_references, None);
+    let owned = stage.get("PersistentVolumeClaim", "yew-proxy").await.unwrap();
+    assert_eq!(owned.metadata.owner_references.unwrap()[0].name, "yew");
+    stage.delete("GoModuleCache", "fir").await;
+    stage.eventually("the cache has gone", async || stage.get("GoModuleCache", "fir").await.is_none()).await;
+    stage.cache("fir", &json!({})).await;
+    await_children(&stage, "fir").await;
+    assert_eq!(
+        stage.get("PersistentVolumeClaim", "fir-proxy").await.unwrap().metadata.uid,
+        kept.metadata.uid,
+        "the claim was not adopted again"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_and_its_appearance_is_noticed() {
+    let Some(stage) = stage("secret").await else { return };
+    stage.cache("bay", &with_secret("modules.corp.example")).await;
+    stage
+        .eventually("the condition names the Secret", async || {
+            let (status, reason, message) = stage.condition("bay", "CredentialsReady").await;
+            status == "False" && reason == "SecretMissing" && message.contains("corp")
+        })
+        .await;
+    stage.apply(&secret(&json!({}), "first")).await;
+    stage
+        .eventually("the condition has the command to run", async || {
+            let (_, reason, message) = stage.condition("bay", "CredentialsReady").await;
+            reason == "HostNotAllowed"
+                && message.contains("kubectl")
+                && message.contains("annotate")
+                && message.contains("modules.corp.example")
+        })
+        .await;
+    stage.apply(&secret(&json!({"gomodcache.io/hosts": "modules.corp.example"}), "first")).await;
+    stage.eventually("credentials are ready", async || stage.condition("bay", "CredentialsReady").await.0 == "True").await;
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_copied_as_a_new_generation_and_a_deleted_one_stays_in_use() {
+    let Some(stage) = stage("rotate").await else { return };
+    let hosts = json!({"gomodcache.io/hosts": "modules.corp.example"});
+    stage.apply(&secret(&hosts, "first")).await;
+    stage.cache("fig", &with_secret("modules.corp.example")).await;
+    stage.eventually("the copy has the password", async || stage.credential("fig", "corp").await.contains("first")).await;
+    let generation = stage.credential_generation("fig").await;
+
+    stage.patch("Secret", "corp", &json!({"metadata": {"labels": {"tests.example/touched": "yes"}}})).await;
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    assert_eq!(stage.credential_generation("fig").await, generation, "a label is no rotation");
+
+    stage.apply(&secret(&hosts, "second")).await;
+    stage.eventually("the copy is new", async || stage.credential("fig", "corp").await.contains("second")).await;
+    assert_ne!(stage.credential_generation("fig").await, generation);
+
+    stage.delete("Secret", "corp").await;
+    stage
+        .eventually("the condition says it is missing", async || stage.condition("fig", "CredentialsReady").await.1 == "SecretMissing")
+        .await;
+    assert!(stage.credential("fig", "corp").await.contains("second"), "the last good content was dropped");
+}
+
+#[tokio::test]
+async fn a_missing_storage_class_is_named_and_its_appearance_is_noticed() {
+    let Some(stage) = stage("class").await else { return };
+    let class = format!("slow-{}", stage.namespace);
+    stage.cache("box", &json!({"storage": {"storageClassName": class}})).await;
+    stage
+        .eventually("the condition names the class", async || {
+            let (status, reason, message) = stage.condition("box", "StorageReady").await;
+            status == "False" && reason == "StorageClassMissing" && message.contains(&class)
+        })
+        .await;
+    stage.apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "tests.example/none"})).await;
+    stage
+        .eventually("the condition no longer says so", async || {
+            let (_, reason, _) = stage.condition("box", "StorageReady").await;
+            reason != "StorageClassMissing"
+        })
+        .await;
+    stage.delete("StorageClass", &class).await;
+}
+
+#[tokio::test]
+async fn an_object_of_someone_else_is_left_alone_and_named_until_it_goes() {
+    let Some(stage) = stage("conflict").await else { return };
+    stage.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gum-config"}, "data": {"mine": "yes"}})).await;
+    stage.cache("gum", &json!({})).await;
+    stage
+        .eventually("the condition names the object", async || {
+            let (status, reason, message) = stage.condition("gum", "Ready").await;
+            status == "False" && reason == "NameConflict" && message.contains("gum-config")
+        })
+        .await;
+    assert_eq!(stage.get("ConfigMap", "gum-config").await.unwrap().data["data"], json!({"mine": "yes"}));
+    stage.delete("ConfigMap", "gum-config").await;
+    stage
+        .eventually("the conflict is over", async || {
+            stage.get("ConfigMap", "gum-config").await.is_some_and(|map| !map.data["data"]["proxy.yaml"].is_null())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
+    let Some(stage) = stage("egress").await else { return };
+    let host = "moving.corp.example";
+    dns::set(host, "203.0.113.7");
+    stage.cache("ivy", &with_upstream(host)).await;
+    let holds = async |address: &str| {
+        let policy = stage.get("NetworkPolicy", "ivy-proxy").await.map(|p| p.data["spec"]["egress"].to_string()).unwrap_or_default();
+        let config = stage.get("ConfigMap", "ivy-config").await.map(|c| c.data["data"].to_string()).unwrap_or_default();
+        policy.contains(&format!("{address}/32")) && config.contains(address)
+    };
+    stage.eventually("the address is allowed and pinned", async || holds("203.0.113.7").await).await;
+    dns::set(host, "203.0.113.8");
+    stage.eventually("the new address is allowed and pinned", async || holds("203.0.113.8").await).await;
+    assert!(holds("203.0.113.7").await, "the old address was dropped at once");
+    let policy = stage.get("NetworkPolicy", "ivy-proxy").await.unwrap();
+    assert!(!policy.data["spec"]["egress"].to_string().contains("53"), "the policy allows DNS");
+}
+
+#[tokio::test]
+async fn a_host_without_an_address_or_with_a_private_one_is_reported_and_gets_no_rule() {
+    let Some(stage) = stage("unresolved").await else { return };
+    stage.cache("nut", &with_upstream("nowhere.corp.example")).await;
+    stage
+        .eventually("the condition names the host", async || {
+            let (status, reason, message) = stage.condition("nut", "EgressReady").await;
+            status == "False" && reason == "HostNotResolved" && message.contains("nowhere.corp.example")
+        })
+        .await;
+    dns::set("inside.corp.example", "10.1.2.3");
+    stage.cache("pip", &with_upstream("inside.corp.example")).await;
+    stage
+        .eventually("the condition says AddressNotAllowed", async || stage.condition("pip", "EgressReady").await.1 == "AddressNotAllowed")
+        .await;
+    for cache in ["nut-proxy", "pip-proxy"] {
+        let policy = stage.get("NetworkPolicy", cache).await.unwrap();
+        assert!(policy.data["spec"]["egress"].is_null(), "{}", policy.data);
+        assert!(policy.data["spec"]["policyTypes"].to_string().contains("Egress"));
+    }
+}

@@ -1,0 +1,192 @@
+//! One operator process for all tests, a namespace for each, and the questions that tests ask.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use gomodcache::api;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+/// A namespace of one test.
+pub(crate) struct Stage {
+    client: Client,
+    pub(crate) namespace: String,
+}
+
+/// A fresh namespace with the operator running; nothing without a cluster.
+pub(crate) async fn stage(name: &str) -> Option<Stage> {
+    if std::env::var_os("KUBECONFIG").is_none() {
+        eprintln!("not run: no cluster (KUBECONFIG is not set)");
+        return None;
+    }
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::try_default().await.expect("a client from KUBECONFIG");
+    let stage = Stage { client, namespace: format!("op-{name}-{}", std::process::id()) };
+    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
+    stage.apply_as("CustomResourceDefinition", &crd).await;
+    start_operator();
+    stage.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": stage.namespace}})).await;
+    Some(stage)
+}
+
+/// The operator stops when this process ends: its shell waits for the end of a pipe that this process holds.
+fn start_operator() {
+    static OPERATOR: OnceLock<Child> = OnceLock::new();
+    OPERATOR.get_or_init(|| {
+        super::dns::set("modules.corp.example", "203.0.113.7");
+        let name_server = super::dns::serve().to_string();
+        let log = std::fs::File::create(format!("{}/operator-under-test.log", env!("CARGO_TARGET_TMPDIR"))).unwrap();
+        Command::new("sh")
+            .args(["-c", "\"$@\" & pid=$!; cat >/dev/null; kill $pid; wait $pid", "sh", env!("CARGO_BIN_EXE_gomodcache"), "operator"])
+            .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev", "--name-server", &name_server])
+            .args(["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the operator starts")
+    });
+}
+
+fn resource(kind: &str) -> (ApiResource, bool) {
+    let (group, version, plural, namespaced) = match kind {
+        "ServiceAccount" => ("", "v1", "serviceaccounts", true),
+        "ConfigMap" => ("", "v1", "configmaps", true),
+        "Secret" => ("", "v1", "secrets", true),
+        "Service" => ("", "v1", "services", true),
+        "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims", true),
+        "Namespace" => ("", "v1", "namespaces", false),
+        "Deployment" => ("apps", "v1", "deployments", true),
+        "NetworkPolicy" => ("networking.k8s.io", "v1", "networkpolicies", true),
+        "StorageClass" => ("storage.k8s.io", "v1", "storageclasses", false),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
+        "GoModuleCache" => ("gomodcache.io", "v1alpha1", "gomodulecaches", true),
+        other => panic!("unknown kind {other}"),
+    };
+    (ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural), namespaced)
+}
+
+impl Stage {
+    fn api(&self, kind: &str) -> Api<DynamicObject> {
+        match resource(kind) {
+            (resource, true) => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
+            (resource, false) => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    pub(crate) async fn get(&self, kind: &str, name: &str) -> Option<DynamicObject> {
+        self.api(kind).get_opt(name).await.unwrap()
+    }
+
+    pub(crate) async fn apply(&self, object: &Value) {
+        self.apply_as(object["kind"].as_str().unwrap(), object).await;
+    }
+
+    async fn apply_as(&self, kind: &str, object: &Value) -> DynamicObject {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            // A custom resource can't be applied until the API server has taken up its definition.
+            match self.api(kind).patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(object)).await {
+                Ok(applied) => return applied,
+                Err(error) => assert!(Instant::now() < deadline, "apply {kind} {name}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub(crate) async fn cache(&self, name: &str, spec: &Value) -> DynamicObject {
+        let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": name}, "spec": spec});
+        self.apply_as("GoModuleCache", &object).await
+    }
+
+    pub(crate) async fn patch(&self, kind: &str, name: &str, patch: &Value) {
+        self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn annotate(&self, cache: &str, key: &str, value: &str) {
+        self.patch("GoModuleCache", cache, &json!({"metadata": {"annotations": {key: value}}})).await;
+    }
+
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
+        self.api(kind).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub(crate) async fn status(&self, cache: &str) -> Value {
+        self.get("GoModuleCache", cache).await.map(|object| object.data["status"].clone()).unwrap_or_default()
+    }
+
+    /// Status, reason and message of a condition; empty texts when it is absent.
+    pub(crate) async fn condition(&self, cache: &str, kind: &str) -> (String, String, String) {
+        let status = self.status(cache).await;
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let condition = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+        let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        (text("status"), text("reason"), text("message"))
+    }
+
+    /// The text of one copied credential.
+    pub(crate) async fn credential(&self, cache: &str, secret: &str) -> String {
+        self.credential_key(cache, &format!("credential.{secret}")).await
+    }
+
+    pub(crate) async fn credential_generation(&self, cache: &str) -> String {
+        self.credential_key(cache, "generation").await
+    }
+
+    async fn credential_key(&self, cache: &str, key: &str) -> String {
+        use base64::Engine;
+        let Some(secret) = self.get("Secret", &format!("{cache}-credentials")).await else { return String::new() };
+        let bytes = base64::engine::general_purpose::STANDARD.decode(secret.data["data"][key].as_str().unwrap_or_default()).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Waits until nothing of the cache has changed for three seconds.
+    pub(crate) async fn settle(&self, cache: &str) {
+        let mut last = String::new();
+        for _ in 0..20 {
+            let now = self.get("GoModuleCache", cache).await.unwrap().resource_version().unwrap();
+            if now == last {
+                return;
+            }
+            last = now;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        panic!("the cache {cache} never came to rest");
+    }
+
+    /// Writes to this namespace in the API server's audit log; nothing where the log is not at hand.
+    pub(crate) fn audited_writes(&self) -> Option<usize> {
+        let log = std::fs::read_to_string(std::env::var_os("GOMODCACHE_AUDIT_LOG")?).ok()?;
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let writes = events.filter(|event| {
+            let by_controllers = event["user"]["username"].as_str().is_some_and(|user| user.starts_with("system:"));
+            event["objectRef"]["namespace"] == self.namespace.as_str()
+                && ["create", "update", "patch", "delete"].iter().any(|verb| event["verb"] == *verb)
+                && event["stage"] == "ResponseComplete"
+                && !by_controllers
+        });
+        Some(writes.count())
+    }
+
+    pub(crate) async fn eventually(&self, claim: &str, is_true: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_true().await {
+            assert!(Instant::now() < deadline, "not within 60 s in {}: {claim}", self.namespace);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+impl Drop for Stage {
+    // So that a cluster of the user's is left as it was; in one of our own it costs nothing.
+    fn drop(&mut self) {
+        let _best_effort = Command::new("kubectl")
+            .args(["delete", "namespace", &self.namespace, "--wait=false"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
