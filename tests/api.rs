@@ -108,7 +108,7 @@ async fn storage_grows_and_goes_back_but_never_below_its_capacity() {
     apply(&client, "shrink", &size("20Gi")).await.unwrap();
     apply(&client, "shrink", &size("10Gi")).await.expect("nothing is bound yet, so any size goes");
     let mut cache = caches(&client).get("shrink").await.unwrap();
-    cache.data["status"] = json!({"storage": {"capacity": "10Gi"}});
+    cache.data["status"] = json!({"storage": {"requested": "10Gi", "capacity": "10Gi", "onDelete": "Retained"}});
     caches(&client).replace_status("shrink", &PostParams::default(), &cache).await.unwrap();
     apply(&client, "shrink", &size("30Gi")).await.unwrap();
     apply(&client, "shrink", &size("10Gi")).await.expect("back to the capacity");
