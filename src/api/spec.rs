@@ -1,0 +1,253 @@
+//! What the user wants. Schema defaults show in the stored object; installation-wide ones in `status.effective`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::GoModuleCacheStatus;
+
+/// A caching GOPROXY with a volume, a Service and a closed egress.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "gomodcache.io",
+    version = "v1alpha1",
+    kind = "GoModuleCache",
+    plural = "gomodulecaches",
+    shortname = "gmc",
+    namespaced,
+    status = "GoModuleCacheStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].reason"}"#,
+    printcolumn = r#"{"name":"URL","type":"string","jsonPath":".status.url"}"#,
+    printcolumn = r#"{"name":"Storage","type":"string","jsonPath":".status.storage.capacity"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name names a Service: at most 52 characters, lower-case letters, digits and '-', beginning with a letter"),
+    validation = Rule::new("!isQuantity(self.spec.storage.size) || !isQuantity(oldSelf.spec.storage.size) || quantity(self.spec.storage.size).compareTo(quantity(oldSelf.spec.storage.size)) >= 0 || !has(oldSelf.status) || !has(oldSelf.status.storage) || !has(oldSelf.status.storage.capacity) || quantity(self.spec.storage.size).compareTo(quantity(oldSelf.status.storage.capacity)) >= 0").message("storage.size can grow but not shrink below the volume's present capacity (status.storage.capacity)").field_path(".spec.storage.size")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.replicas == 1 || self.storage.accessMode == 'ReadWriteMany'").message("more than one replica needs storage.accessMode ReadWriteMany").field_path(".replicas"))]
+pub struct GoModuleCacheSpec {
+    /// Tried in order. Default: the operator's own GOPROXY setting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub upstreams: Vec<Upstream>,
+    /// The checksum database; its name and key are the operator's GOSUMDB setting.
+    #[serde(default)]
+    pub checksum_database: ChecksumDatabase,
+    /// The volume.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Who may reach the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Pods; more than one only with ReadWriteMany.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: i32,
+    /// Image of the proxy. Default: the operator's setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Where the pods run, and with what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// One entry of the source chain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("isURL(self.url) && url(self.url).getScheme() in ['http', 'https'] && url(self.url).getHostname() != ''").message("url must be an absolute http or https URL with a host").field_path(".url"),
+    validation = Rule::new("!self.url.matches('^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@')").message("url must not carry a user name or password; put them in a Secret and name it in credentialsRef").field_path(".url"),
+    validation = Rule::new("!self.url.contains('?') && !self.url.contains('#')").message("url must not have a query or a fragment").field_path(".url"),
+    validation = Rule::new("!self.url.startsWith('http://') || self.internal").message("plain http is for upstreams that are declared internal only").field_path(".url"),
+    validation = Rule::new("!has(self.credentialsRef) || self.url.startsWith('https://') || self.internal").message("credentials are sent over https only, unless the upstream is declared internal").field_path(".credentialsRef")
+)]
+pub struct Upstream {
+    /// `https`, or `http` if internal; never with userinfo.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+    /// When the next upstream is asked.
+    #[serde(default)]
+    pub fallback: Fallback,
+    /// A Secret of this namespace that names this host in its annotation gomodcache.io/hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<SecretRef>,
+    /// Hosts to which it may redirect, besides itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    pub redirect_hosts: Vec<String>,
+    /// Private addresses and plain http are allowed.
+    #[serde(default)]
+    pub internal: bool,
+    /// Certificates trusted besides the system's: a key of a ConfigMap of this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<ConfigMapKeyRef>,
+}
+
+/// GOPROXY's two separators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Fallback {
+    /// `,`: the next upstream is asked after 404 and 410 only.
+    #[default]
+    OnNotFound,
+    /// `|`: the next upstream is asked after any error.
+    OnError,
+}
+
+/// Names a Secret of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct SecretRef {
+    /// Its name; shorter than Kubernetes allows, since it becomes part of a key.
+    #[schemars(length(min = 1, max = 200), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// Names a key of a ConfigMap of the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ConfigMapKeyRef {
+    /// The ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// The checksum database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ChecksumDatabase {
+    /// Whether it is relayed.
+    #[serde(default)]
+    pub mode: ChecksumMode,
+}
+
+/// Whether the checksum database is relayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ChecksumMode {
+    /// Under /sumdb/; clients verify.
+    #[default]
+    Relay,
+    /// Not at all; the env ConfigMap says GOSUMDB=off.
+    Off,
+}
+
+/// The volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed, set or removed after creation; create a second cache with the new class").field_path(".storageClassName"),
+    validation = Rule::new("self.accessMode == oldSelf.accessMode").message("accessMode cannot be changed after creation").field_path(".accessMode")
+)]
+pub struct Storage {
+    /// May grow, and go back, never below the volume's capacity.
+    #[serde(default = "ten_gi")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("size must be a positive quantity such as 50Gi"))]
+    pub size: String,
+    /// Immutable. Absent: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// Immutable.
+    #[serde(default)]
+    pub access_mode: AccessMode,
+    /// What becomes of the claim when the cache is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+fn ten_gi() -> String {
+    "10Gi".into()
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: ten_gi(), storage_class_name: None, access_mode: AccessMode::default(), deletion_policy: DeletionPolicy::default() }
+    }
+}
+
+/// How the volume is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum AccessMode {
+    /// By one node.
+    #[default]
+    ReadWriteOnce,
+    /// By many nodes.
+    ReadWriteMany,
+}
+
+impl AccessMode {
+    /// As a claim spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteMany => "ReadWriteMany",
+        }
+    }
+}
+
+/// What becomes of the claim when the cache is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays, and a cache of the same name takes it up again.
+    #[default]
+    Retain,
+    /// It goes too.
+    Delete,
+}
+
+/// Who may reach the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Network {
+    /// The module port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Ingress>,
+}
+
+/// Peers of the module port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Ingress {
+    /// Default: the pods of this namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub from: Vec<Peer>,
+}
+
+/// One peer; both selectors together mean both must match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.namespaceSelector) || has(self.podSelector)").message("set namespaceSelector, podSelector or both"))]
+pub struct Peer {
+    /// Namespaces; absent means this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Pods; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+}
+
+/// Where the pods run, and with what.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Default: requests of 50m and 64Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that the node must carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+}

@@ -1,0 +1,103 @@
+//! What the operator says back. Fast-moving numbers are metrics and never stand here.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The observed state of a cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoModuleCacheStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What clients set as GOPROXY.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What is in force after the operator's own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Effective>,
+    /// Ready, Available, StorageReady, CredentialsReady and EgressReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The hosts that the proxy may reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressHost>,
+    /// The Secrets that the upstreams name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialStatus>,
+    /// The volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    /// Pods of the Deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Effective {
+    /// URLs in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<String>,
+    /// The name of the checksum database, or `off`.
+    pub checksum_database: String,
+    /// The image of the proxy.
+    pub image: String,
+}
+
+/// One host of the egress policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressHost {
+    /// Host name or address.
+    pub host: String,
+    /// How many addresses are open.
+    pub addresses: i32,
+    /// When the set last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_changed: Option<Time>,
+}
+
+/// One Secret that the spec names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// Name of the Secret.
+    pub secret_name: String,
+    /// What became of it.
+    pub state: CredentialState,
+}
+
+/// What became of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CredentialState {
+    /// Copied to the proxy.
+    InUse,
+    /// There is no such Secret.
+    Missing,
+    /// The Secret has no form that is known.
+    Malformed,
+    /// The Secret does not name the upstream's host.
+    HostNotAllowed,
+}
+
+/// The volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageStatus {
+    /// The size that the claim requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub requested: Option<String>,
+    /// The size of the volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub capacity: Option<String>,
+    /// What deleting the cache would do to the claim now: Retained or Deleted.
+    pub on_delete: String,
+}
