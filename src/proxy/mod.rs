@@ -1,9 +1,22 @@
-//! The data plane: one request, from the path to the answer.
+//! The data plane. One request: [`server`] takes it, [`cache`] looks it up or fetches it once, [`respond`] answers it.
+//! [`live`] keeps the configuration current.
+
+mod cache;
+mod live;
+mod respond;
+mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::config::ConfigError;
+use crate::source::EnvironmentError;
+use crate::store::Store;
+use crate::telemetry::{Health, Metrics, serve_admin};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -21,7 +34,35 @@ pub struct Settings {
 /// Why the proxy could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An address or file that could not be used.
+    /// An address that could not be used.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The cache's folder can't be used.
+    #[error("can't use the cache folder {}: {source}", path.display())]
+    Store {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The configuration file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The environment.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The configuration is well formed and can't be put to work.
+    #[error("{0}")]
+    Source(String),
+    /// A metric could not be registered.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// The admin server failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -30,8 +71,30 @@ pub enum Error {
 ///
 /// # Errors
 /// The settings or the configuration can't be used.
-#[allow(clippy::unused_async)]
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let _unused = (settings, shutdown);
+    let metrics = Arc::new(Metrics::new()?);
+    let store = Store::open(&settings.cache_dir).map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
+    let live = Arc::new(live::Live::load(&settings, &store, &metrics).await?);
+    let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
+    let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
+    tracing::info!(
+        modules = %modules.local_addr()?, admin = %admin.local_addr()?, cache = %settings.cache_dir.display(), "serving"
+    );
+
+    let health = Health::default();
+    health.set_ready(true);
+    // The admin server outlives the drain, so that the last requests are still counted where someone can read them.
+    let admin_shutdown = CancellationToken::new();
+    let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), admin_shutdown.clone()));
+    let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
+
+    let cache = Arc::new(cache::Cache::new(store, live, Arc::clone(&metrics)));
+    server::serve(modules, cache, metrics, health, shutdown.clone()).await;
+    admin_shutdown.cancel();
+    shutdown.cancel();
+    if let Err(error) = watcher.await {
+        tracing::error!(%error, "the configuration watcher failed");
+    }
+    admin.await.map_err(std::io::Error::other)??;
     Ok(())
 }

@@ -1,1 +1,74 @@
-//! In progress.
+//! Where modules come from: the ordered chain of upstreams, redirects, credentials and dialling. Knows nothing of the
+//! cache or of clients.
+
+mod chain;
+mod environment;
+mod fault;
+mod resolve;
+mod upstream;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::gomod::{ModulePath, Version};
+
+pub use chain::Chain;
+pub use environment::{EnvironmentError, from_environment};
+pub use fault::{Class, Fault, FetchError};
+
+/// How long an upstream may be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// Until the head of an answer: a public mirror takes up to 58 s for a module that it does not have yet.
+    pub head: Duration,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), head: Duration::from_secs(75), idle: Duration::from_secs(30) }
+    }
+}
+
+/// What must be true of an answer before it is believed.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// Anything but an HTML page.
+    Text,
+    /// JSON with a `Version`.
+    AnyInfo,
+    /// JSON with this very `Version`.
+    Info(Version),
+    /// A complete zip of this module and version.
+    Zip(ModulePath, Version),
+}
+
+/// What to ask an upstream for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Escaped, without a leading slash, relative to the upstream's URL.
+    pub path: String,
+    /// The kind, for metrics.
+    pub endpoint: &'static str,
+    /// How the answer is verified.
+    pub check: Check,
+    /// Where a body too large for memory is written. Absent: it is kept in memory.
+    pub file: Option<PathBuf>,
+}
+
+/// A verified answer.
+#[derive(Clone, Debug)]
+pub enum Fetched {
+    /// A small object.
+    Bytes(Bytes),
+    /// A zip, complete in [`Wanted::file`].
+    Zip {
+        /// Its `h1:` hash.
+        h1: String,
+    },
+}

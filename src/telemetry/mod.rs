@@ -2,8 +2,10 @@
 
 mod admin;
 mod logging;
+mod metrics;
 mod shutdown;
 
 pub use admin::{Health, serve_admin};
 pub use logging::init_logging;
+pub use metrics::Metrics;
 pub use shutdown::on_signal;

@@ -1,0 +1,158 @@
+//! The configuration in use. Once a second the mounted directories are read again; what changed becomes a new source chain
+//! and requests in flight finish with the old one. What can't be used is reported once, and the last good one goes on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, Settings};
+use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
+use crate::source::{Chain, Timeouts, from_environment};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+const POLL: Duration = Duration::from_secs(1);
+
+/// The chain in use and where it came from.
+pub(super) struct Live {
+    chain: ArcSwap<Chain>,
+    files: Option<Files>,
+    metrics: Arc<Metrics>,
+}
+
+struct Files {
+    config: PathBuf,
+    credentials: PathBuf,
+    last_good: PathBuf,
+    store: Store,
+}
+
+/// What one look at the files found.
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Look {
+    config: String,
+    credentials: BTreeMap<String, Vec<u8>>,
+}
+
+impl Live {
+    pub(super) async fn load(settings: &Settings, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, Error> {
+        let Some(config) = &settings.config else {
+            let config = from_environment(settings.listen).await?;
+            let chain = Chain::new(&config, &BTreeMap::new(), Timeouts::default(), metrics).map_err(Error::Source)?;
+            return Ok(Self { chain: ArcSwap::from_pointee(chain), files: None, metrics: Arc::clone(metrics) });
+        };
+        let files = Files {
+            config: config.clone(),
+            credentials: credentials_dir(config),
+            last_good: store.state_dir().join("last-good.yaml"),
+            store: store.clone(),
+        };
+        let look = files.look();
+        let chain = match chain_of(&look, metrics) {
+            Ok(chain) => {
+                files.remember(&look);
+                chain
+            }
+            // A bad ConfigMap must not stop a restart.
+            Err(error) => {
+                let Ok(text) = std::fs::read_to_string(&files.last_good) else {
+                    ProxyConfig::read(config)?;
+                    return Err(Error::Source(error));
+                };
+                tracing::error!(error, "the configuration can't be used; going on with the last good one");
+                metrics.reload_failures.inc();
+                let last = Look { config: text, credentials: look.credentials.clone() };
+                chain_of(&last, metrics).map_err(Error::Source)?
+            }
+        };
+        let live = Self { chain: ArcSwap::from_pointee(chain), files: Some(files), metrics: Arc::clone(metrics) };
+        live.publish(&look);
+        Ok(live)
+    }
+
+    /// The sources in use now.
+    pub(super) fn chain(&self) -> Arc<Chain> {
+        self.chain.load_full()
+    }
+
+    /// Follows the files until the token is cancelled.
+    pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
+        let Some(files) = &self.files else { return };
+        let mut last = files.look();
+        while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
+            let look = files.look();
+            if look == last {
+                continue;
+            }
+            match chain_of(&look, &self.metrics) {
+                Ok(chain) => {
+                    self.chain.store(Arc::new(chain));
+                    files.remember(&look);
+                    self.publish(&look);
+                    tracing::info!("configuration reloaded");
+                }
+                Err(error) => {
+                    self.metrics.reload_failures.inc();
+                    tracing::error!(error, "the new configuration can't be used; the running one stays");
+                }
+            }
+            last = look;
+        }
+    }
+
+    fn publish(&self, look: &Look) {
+        let digest = ring::digest::digest(&ring::digest::SHA256, look.config.as_bytes());
+        let config: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let generation = look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
+        self.metrics.config_info.reset();
+        self.metrics.config_info.with_label_values(&[config, generation]).set(1);
+    }
+}
+
+impl Files {
+    fn look(&self) -> Look {
+        let config = std::fs::read_to_string(&self.config).unwrap_or_default();
+        // The kubelet's own entries begin with two dots.
+        let credentials = std::fs::read_dir(&self.credentials)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| !name.starts_with('.'))
+            .filter_map(|name| Some((name.clone(), std::fs::read(self.credentials.join(&name)).ok()?)))
+            .collect();
+        Look { config, credentials }
+    }
+
+    fn remember(&self, look: &Look) {
+        if let Err(error) = self.store.commit_bytes(&Bytes::from(look.config.clone()), &self.last_good) {
+            tracing::warn!(%error, "can't keep the last good configuration");
+        }
+    }
+}
+
+fn chain_of(look: &Look, metrics: &Arc<Metrics>) -> Result<Chain, String> {
+    let config = ProxyConfig::parse(&look.config).map_err(|e| e.to_string())?;
+    let mut credentials = BTreeMap::new();
+    for (key, bytes) in &look.credentials {
+        let Some(name) = key.strip_prefix(CREDENTIAL_KEY_PREFIX) else { continue };
+        // The parser's words could quote the content, so they are not passed on.
+        let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
+        credentials.insert(name.to_owned(), credential);
+    }
+    Chain::new(&config, &credentials, Timeouts::default(), metrics)
+}
+
+/// Beside the configuration's directory, as the pod mounts them.
+fn credentials_dir(config: &Path) -> PathBuf {
+    match config.parent() {
+        Some(parent) if parent == Path::new(CONFIG_DIR) => PathBuf::from(CREDENTIALS_DIR),
+        Some(parent) => parent.join("../credentials"),
+        None => PathBuf::from(CREDENTIALS_DIR),
+    }
+}

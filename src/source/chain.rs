@@ -1,0 +1,135 @@
+//! The upstreams in their order, with GOPROXY's two ways to go on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use super::upstream::Upstream;
+use super::{Check, FetchError, Fetched, Timeouts, Wanted};
+use crate::config::{self, Credential, Fallback, ProxyConfig};
+use crate::telemetry::Metrics;
+
+/// The sources of one configuration. A changed configuration is a new chain; requests in flight keep the old one.
+#[derive(Debug)]
+pub struct Chain {
+    upstreams: Vec<Arc<Upstream>>,
+    sumdb: Option<Sumdb>,
+}
+
+#[derive(Debug)]
+struct Sumdb {
+    name: String,
+    /// The database itself: its explicit URL, or its name.
+    direct: Arc<Upstream>,
+    is_explicit: bool,
+    /// Who relays it, and under which prefix; found once.
+    relay: OnceCell<(Arc<Upstream>, String)>,
+}
+
+impl Chain {
+    /// Makes the clients of a configuration.
+    ///
+    /// # Errors
+    /// A sentence that names the upstream, for a certificate or a URL that can't be used.
+    pub fn new(
+        config: &ProxyConfig,
+        credentials: &BTreeMap<String, Credential>,
+        timeouts: Timeouts,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, String> {
+        let make = |upstream: &config::Upstream| {
+            let credential = upstream.credential.as_ref().and_then(|name| credentials.get(name));
+            Upstream::new(upstream, credential, &config.resolution, timeouts, metrics).map(Arc::new)
+        };
+        let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
+        let sumdb = config.checksum_database.as_ref().map(|database| {
+            let url = match &database.url {
+                Some(url) => url.clone(),
+                None => format!("https://{}", database.name).parse().map_err(|e| format!("checksumDatabase.name: {e}"))?,
+            };
+            // A database on the host of an internal upstream, or on plain http, is as internal as that.
+            let internal = config.upstreams.iter().any(|u| u.internal && u.url.host() == url.host());
+            let direct = make(&config::Upstream {
+                url,
+                fallback: Fallback::OnNotFound,
+                credential: None,
+                redirect_hosts: Vec::new(),
+                internal,
+                ca_bundle: None,
+            })?;
+            Ok::<_, String>(Sumdb { name: database.name.clone(), direct, is_explicit: database.url.is_some(), relay: OnceCell::new() })
+        });
+        Ok(Self { upstreams, sumdb: sumdb.transpose()? })
+    }
+
+    /// Whether there is nobody to ask.
+    #[must_use]
+    pub fn is_offline(&self) -> bool {
+        self.upstreams.is_empty()
+    }
+
+    /// The name of the checksum database that is relayed.
+    #[must_use]
+    pub fn sumdb_name(&self) -> Option<&str> {
+        self.sumdb.as_ref().map(|s| s.name.as_str())
+    }
+
+    /// Asks one upstream after the other. Of several errors the first that is not "not found" is returned: an outage
+    /// must never look like an absence.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
+        let mut worst: Option<FetchError> = None;
+        for upstream in &self.upstreams {
+            match upstream.fetch(wanted).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(error @ FetchError::NotFound { .. }) => worst = worst.or(Some(error)),
+                Err(error @ FetchError::Fault(_)) => {
+                    let stop = upstream.fallback == Fallback::OnNotFound;
+                    worst = Some(match worst {
+                        Some(fault @ FetchError::Fault(_)) => fault,
+                        _ => error,
+                    });
+                    if stop {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(worst.unwrap_or(FetchError::Offline))
+    }
+
+    /// Asks the checksum database, through whom it is to be asked.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch_sumdb(&self, path: &str) -> Result<Fetched, FetchError> {
+        let Some(sumdb) = &self.sumdb else { return Err(FetchError::Offline) };
+        if self.is_offline() && !sumdb.is_explicit {
+            return Err(FetchError::Offline);
+        }
+        let (upstream, prefix) = sumdb.relay.get_or_try_init(|| self.find_relay(sumdb)).await?;
+        upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await
+    }
+
+    async fn find_relay(&self, sumdb: &Sumdb) -> Result<(Arc<Upstream>, String), FetchError> {
+        if !sumdb.is_explicit {
+            for upstream in self.upstreams.iter().filter(|u| u.url.scheme() != "file") {
+                let prefix = format!("sumdb/{}/", sumdb.name);
+                match upstream.fetch(&sumdb_wanted(format!("{prefix}supported"))).await {
+                    Ok(_) => return Ok((Arc::clone(upstream), prefix)),
+                    Err(FetchError::Fault(fault)) if upstream.fallback == Fallback::OnNotFound => return Err(fault.into()),
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok((Arc::clone(&sumdb.direct), String::new()))
+    }
+}
+
+fn sumdb_wanted(path: String) -> Wanted {
+    Wanted { path, endpoint: "sumdb", check: Check::Text, file: None }
+}

@@ -1,0 +1,151 @@
+//! A configuration without a file: what `GOPROXY` and `GOSUMDB` say, in the environment or to `go env`.
+
+use std::net::SocketAddr;
+
+use url::{Host, Url};
+
+use crate::config::{CONFIG_VERSION, ChecksumDatabase, Fallback, ProxyConfig, Resolution, Upstream};
+
+/// Why the environment is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// Neither set nor to be had from `go`.
+    #[error("{0} is not set and `go env {0}` gave nothing: set it, or name a file with --config")]
+    Unknown(&'static str),
+    /// Something that can't be used. Never the value itself: it may hold a password.
+    #[error("{name}: {reason}")]
+    Invalid {
+        /// Which variable.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Reads the environment. Upstreams found here are internal: whoever runs the proxy alone chose them.
+///
+/// # Errors
+/// See [`EnvironmentError`].
+pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, EnvironmentError> {
+    let upstreams = parse_goproxy(&variable("GOPROXY").await?, listen)?;
+    let checksum_database = match variable("GOSUMDB").await {
+        Ok(text) => parse_gosumdb(&text)?,
+        Err(error) => {
+            tracing::warn!(%error, "no checksum database is relayed");
+            None
+        }
+    };
+    Ok(ProxyConfig { version: CONFIG_VERSION, upstreams, checksum_database, resolution: Resolution::System })
+}
+
+async fn variable(name: &'static str) -> Result<String, EnvironmentError> {
+    if let Some(value) = std::env::var(name).ok().filter(|value| !value.trim().is_empty()) {
+        return Ok(value);
+    }
+    let output = tokio::process::Command::new("go").args(["env", name]).output().await.map_err(|_| EnvironmentError::Unknown(name))?;
+    let value = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if value.is_empty() { Err(EnvironmentError::Unknown(name)) } else { Ok(value) }
+}
+
+fn parse_goproxy(text: &str, listen: SocketAddr) -> Result<Vec<Upstream>, EnvironmentError> {
+    let invalid = |reason: &str| EnvironmentError::Invalid { name: "GOPROXY", reason: reason.to_owned() };
+    let mut upstreams = Vec::new();
+    let mut seen_off = false;
+    for part in text.split_inclusive([',', '|']) {
+        let fallback = if part.ends_with('|') { Fallback::OnError } else { Fallback::OnNotFound };
+        match part.trim_end_matches([',', '|']).trim() {
+            "" => {}
+            "direct" => tracing::warn!("GOPROXY: direct is not followed; add it to the clients' GOPROXY if it is wanted"),
+            "off" => {
+                seen_off = true;
+                break;
+            }
+            entry => upstreams.push(upstream(entry, fallback, listen).map_err(|reason| invalid(&reason))?),
+        }
+    }
+    if upstreams.is_empty() && !seen_off {
+        return Err(invalid("names no proxy; off alone means offline"));
+    }
+    Ok(upstreams)
+}
+
+fn upstream(entry: &str, fallback: Fallback, listen: SocketAddr) -> Result<Upstream, String> {
+    let with_scheme = if entry.contains("://") { entry.to_owned() } else { format!("https://{entry}") };
+    let url = Url::parse(&with_scheme).map_err(|e| format!("an entry is not a URL: {e}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("the entry for {} must not carry a user name or password", url.host_str().unwrap_or("a host")));
+    }
+    if !matches!(url.scheme(), "http" | "https" | "file") {
+        return Err(format!("the scheme {} is not supported: http, https or file", url.scheme()));
+    }
+    let own_address = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback() || listen.ip() == address,
+        Some(Host::Ipv6(address)) => address.is_loopback() || listen.ip() == address,
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if own_address && url.port_or_known_default() == Some(listen.port()) {
+        return Err(format!("{url} is this proxy's own address: unset GOPROXY for this process, or name an upstream"));
+    }
+    Ok(Upstream { url, fallback, credential: None, redirect_hosts: Vec::new(), internal: true, ca_bundle: None })
+}
+
+fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, EnvironmentError> {
+    let invalid = |reason: String| EnvironmentError::Invalid { name: "GOSUMDB", reason };
+    let mut fields = text.split_whitespace();
+    let Some(key) = fields.next().filter(|key| *key != "off") else { return Ok(None) };
+    let url = fields.next().map(Url::parse).transpose().map_err(|e| invalid(format!("the URL: {e}")))?;
+    let name = key.split('+').next().unwrap_or_default();
+    let name_ok = !name.is_empty() && name.split('/').all(|e| !e.is_empty() && !e.starts_with('.'));
+    if !name_ok || fields.next().is_some() {
+        return Err(invalid("must be a name, a key, or a key and a URL".to_owned()));
+    }
+    Ok(Some(ChecksumDatabase { name: name.to_owned(), url }))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn listen() -> SocketAddr {
+        "127.0.0.1:8080".parse().unwrap()
+    }
+
+    #[test]
+    fn separators_become_fallbacks_and_direct_is_dropped() {
+        let upstreams = parse_goproxy("https://a.example|b.example/x,direct", listen()).unwrap();
+        assert_eq!(upstreams.len(), 2);
+        assert_eq!((upstreams[0].fallback, upstreams[1].fallback), (Fallback::OnError, Fallback::OnNotFound));
+        assert_eq!(upstreams[1].url.as_str(), "https://b.example/x");
+    }
+
+    #[test]
+    fn off_alone_is_offline_and_direct_alone_is_an_error() {
+        assert!(parse_goproxy("off", listen()).unwrap().is_empty());
+        assert!(parse_goproxy("direct", listen()).is_err());
+    }
+
+    #[test]
+    fn a_password_is_refused_and_not_echoed() {
+        let error = parse_goproxy("https://u:hunter2@a.example", listen()).unwrap_err().to_string();
+        assert!(error.contains("a.example") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn our_own_address_is_refused() {
+        for own in ["http://127.0.0.1:8080", "http://localhost:8080/x"] {
+            assert!(parse_goproxy(own, listen()).is_err(), "{own}");
+        }
+        assert!(parse_goproxy("http://127.0.0.1:8081", listen()).is_ok());
+    }
+
+    #[test]
+    fn every_form_of_gosumdb_is_read() {
+        assert!(parse_gosumdb("off").unwrap().is_none());
+        assert_eq!(parse_gosumdb("sum.example").unwrap().unwrap().name, "sum.example");
+        let full = parse_gosumdb("sum.example/db+abc+key https://relay.example/x").unwrap().unwrap();
+        assert_eq!((full.name.as_str(), full.url.unwrap().as_str()), ("sum.example/db", "https://relay.example/x"));
+        assert!(parse_gosumdb("../x").is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! What can go wrong on the way to an upstream, in words for the person whose build it stops.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+/// The bounded reason of an upstream's fault; a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The name has no (permitted) address.
+    Dns,
+    /// No connection, or it broke.
+    Connect,
+    /// The certificate was not accepted.
+    Tls,
+    /// Silence for too long.
+    Timeout,
+    /// 401, 403, or a credential that is missing.
+    Auth,
+    /// 429.
+    RateLimited,
+    /// Any other 4xx, or an answer that no proxy gives.
+    ClientError,
+    /// 5xx.
+    ServerError,
+    /// The bytes are not what was asked for.
+    Verification,
+}
+
+impl Class {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Auth => "auth",
+            Self::RateLimited => "rate_limited",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Verification => "verification",
+        }
+    }
+
+    /// What the client gets. Never 404: with `GOPROXY=cache,direct` that would send private paths to the internet.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::RateLimited => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Whether a second try within a second may help.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Connect | Self::ServerError)
+    }
+
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Dns => "check the host's name and the addresses that the cache may use",
+            Self::Connect => "check that the host is up and that the cache may reach it",
+            Self::Tls => "check the host's certificate, or give the upstream a CA bundle",
+            Self::Timeout => "the upstream is slow or away; try again later",
+            Self::Auth => "check the credential of this upstream and what it may read",
+            Self::RateLimited => "the upstream limits requests; try again later",
+            Self::ClientError => "check the upstream's URL and its redirect hosts",
+            Self::ServerError => "the upstream has a problem; try again later",
+            Self::Verification => "the answer was not kept; try again, or tell the upstream's owner",
+        }
+    }
+}
+
+/// An upstream that could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("upstream {host}: {reason}")]
+pub struct Fault {
+    /// The reason in one word.
+    pub class: Class,
+    /// Which host.
+    pub host: String,
+    /// The reason in a sentence, without secrets and without signed URLs.
+    pub reason: String,
+}
+
+impl Fault {
+    /// The text for the client.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{self}\n{}\n", self.class.advice())
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// An upstream said so, with 404 or 410.
+    #[error("not found")]
+    NotFound {
+        /// 404 or 410.
+        status: StatusCode,
+        /// The upstream's words, if they were text.
+        text: Bytes,
+    },
+    /// No upstream is configured.
+    #[error("not cached, and this cache is offline")]
+    Offline,
+    /// An upstream could not answer.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The cache's own disk failed.
+    #[error("the cache can't write its volume: {0}")]
+    Local(String),
+}

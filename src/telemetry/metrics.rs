@@ -1,0 +1,80 @@
+//! The proxy's metrics. Labels are bounded: kinds of request, results, configured hosts and classes of fault.
+
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts};
+
+/// Every metric of a proxy, registered once.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What `/metrics` gathers.
+    pub registry: Registry,
+    /// `gomodcache_requests_total{endpoint,result}`.
+    pub requests: IntCounterVec,
+    /// `gomodcache_request_duration_seconds{endpoint}`, until the head of the answer.
+    pub request_duration: HistogramVec,
+    /// `gomodcache_response_bytes_total{endpoint}`.
+    pub response_bytes: IntCounterVec,
+    /// `gomodcache_in_flight_requests`.
+    pub in_flight: IntGauge,
+    /// `gomodcache_upstream_requests_total{host,class}`.
+    pub upstream_requests: IntCounterVec,
+    /// `gomodcache_upstream_endpoint_requests_total{endpoint}`.
+    pub upstream_endpoint_requests: IntCounterVec,
+    /// `gomodcache_upstream_bytes_total`.
+    pub upstream_bytes: IntCounter,
+    /// `gomodcache_config_reload_failures_total`.
+    pub reload_failures: IntCounter,
+    /// `gomodcache_config_info{config,credentials}`: 1 for the generation in use.
+    pub config_info: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Makes and registers all of them.
+    ///
+    /// # Errors
+    /// Never in practice: names are fixed and distinct.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(opts!(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let duration = HistogramVec::new(
+            histogram_opts!(
+                "gomodcache_request_duration_seconds",
+                "Seconds until the head of the answer.",
+                vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0]
+            ),
+            &["endpoint"],
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        let in_flight = IntGauge::new("gomodcache_in_flight_requests", "Requests being answered.")?;
+        registry.register(Box::new(in_flight.clone()))?;
+        let config_info = IntGaugeVec::new(opts!("gomodcache_config_info", "The configuration and credentials in use."), &["config", "credentials"])?;
+        registry.register(Box::new(config_info.clone()))?;
+        let build_info = IntGaugeVec::new(opts!("gomodcache_build_info", "The version that runs."), &["version"])?;
+        registry.register(Box::new(build_info.clone()))?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            requests: counters("gomodcache_requests_total", "Requests by kind and result.", &["endpoint", "result"])?,
+            request_duration: duration,
+            response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
+            in_flight,
+            upstream_requests: counters("gomodcache_upstream_requests_total", "Requests to upstreams by host and outcome.", &["host", "class"])?,
+            upstream_endpoint_requests: counters(
+                "gomodcache_upstream_endpoint_requests_total",
+                "Requests to upstreams by kind.",
+                &["endpoint"],
+            )?,
+            upstream_bytes: counter("gomodcache_upstream_bytes_total", "Bytes of bodies received from upstreams.")?,
+            reload_failures: counter("gomodcache_config_reload_failures_total", "Configurations that were refused.")?,
+            config_info,
+            registry,
+        })
+    }
+}
