@@ -1,5 +1,7 @@
 //! What the user wants. Schema defaults show in the stored object; installation-wide ones in `status.effective`.
 
+#![allow(unreachable_pub, reason = "the schema derive emits a private copy of each type")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};

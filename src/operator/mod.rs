@@ -1,8 +1,27 @@
 //! The control plane: from a `GoModuleCache` to its children and back to its status.
+//!
+//! dereference -> validate -> resolve -> build -> apply -> update_status, one file a step.
+
+mod apply;
+mod build;
+mod conditions;
+mod controller;
+mod credentials;
+pub mod defaults;
+mod dereference;
+mod egress;
+mod metrics;
+mod quantity;
+mod update_status;
+mod validate;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
+
+use crate::api::GoModuleCache;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -29,14 +48,78 @@ pub enum Error {
     /// An address that could not be used.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// No way to the API server.
+    #[error("can't use the API server: {0}")]
+    Client(#[from] kube::Error),
+    /// The command line's GOPROXY or GOSUMDB.
+    #[error(transparent)]
+    Defaults(#[from] defaults::DefaultsError),
+    /// A metric's name.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why one reconcile failed.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    #[error("took longer than a minute")]
+    TimedOut,
+}
+
+/// What every reconcile shares.
+struct Context {
+    client: Client,
+    metrics: metrics::Metrics,
+    egress: egress::Egress,
+    defaults: defaults::Defaults,
+    settings: Settings,
+    namespace: String,
 }
 
 /// Runs the controller until the token is cancelled.
 ///
 /// # Errors
 /// The settings can't be used, or there is no API server to talk to.
-#[allow(clippy::unused_async)]
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let _unused = (settings, shutdown);
-    Ok(())
+    controller::run(settings, shutdown).await
+}
+
+/// One reconcile; says when to look again, or `None` to wait for a change.
+async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
+    let Context { client, metrics, egress, defaults, settings, namespace: operator_namespace } = context;
+    let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
+
+    let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
+    let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
+        Ok(valid) => valid,
+        Err(fault) => {
+            update_status::update_status(client, metrics, cache, update_status::invalid(cache, fault.to_string())).await?;
+            return Ok(None);
+        }
+    };
+    let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
+    let credentials = credentials::collect(
+        &namespace,
+        &valid.wanted,
+        &referenced.secrets,
+        &referenced.previous,
+        settings.require_host_annotation,
+        || format!("{:032x}", rand::random::<u128>()),
+    );
+    let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
+    let applied = apply::apply(client, metrics, &valid.names.cache, &uid, prepared).await?;
+    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class);
+    update_status::update_status(client, metrics, cache, status).await?;
+
+    Ok(Some(next_look(!valid.wanted.is_empty(), resolved.next)))
+}
+
+/// Secrets and classes are not watched, so they are looked at again: Secrets that a user rotates soon, the rest later.
+fn next_look(has_secrets: bool, next_resolution: Option<Duration>) -> Duration {
+    let poll = Duration::from_secs(if has_secrets { 5 } else { 15 });
+    next_resolution.map_or(poll, |next| next.min(poll)).max(Duration::from_secs(1))
 }

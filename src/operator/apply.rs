@@ -1,0 +1,176 @@
+//! Step 4: makes the cluster hold what was built, writes nothing that it holds already, and never touches what is not ours.
+//! Needs a client.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::build::{INSTANCE, MANAGED_BY, Prepared};
+use super::metrics::Metrics;
+use super::quantity::millis;
+
+/// Who we are to server-side apply.
+pub(crate) const FIELD_MANAGER: &str = "gomodcache-operator";
+/// A digest of what was applied last: a field that is no longer wanted is seen by it, since a subset can't show it.
+const APPLIED: &str = "gomodcache.io/applied";
+
+/// What the server stored. A status is made of this and not of wishes.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// The Deployment, unless a conflict forbids it.
+    pub deployment: Option<Deployment>,
+    /// The claim, unless another owner has it.
+    pub claim: Option<PersistentVolumeClaim>,
+    /// Objects of our names that are not ours, as `Kind name`.
+    pub conflicts: Vec<String>,
+}
+
+/// Whether this cache is the controller of an object.
+#[must_use]
+pub(crate) fn is_ours(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// Whether a claim may be taken up: it carries our labels and nobody else controls it.
+fn may_adopt(meta: &ObjectMeta, cache: &str, uid: &str) -> bool {
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+    let foreign = meta.owner_references.iter().flatten().any(|owner| owner.uid != uid);
+    !foreign && label(MANAGED_BY.0) == Some(MANAGED_BY.1) && label(INSTANCE) == Some(cache)
+}
+
+/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last.
+///
+/// # Errors
+/// The API server's; what was written stays and the next attempt goes on from there.
+pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: &str, prepared: Prepared) -> Result<Applied, kube::Error> {
+    let Prepared { account, policy, config, credentials, claim, service, admin, env, deployment } = prepared;
+    let mut step = Step { client, metrics, uid, conflicts: Vec::new() };
+    let owned = |meta: &ObjectMeta| is_ours(meta, uid);
+    step.one(&account, owned).await?;
+    step.one(&policy, owned).await?;
+    step.one(&config, owned).await?;
+    step.one(&credentials, owned).await?;
+    let claim = step.one(&claim, |meta| may_adopt(meta, cache, uid)).await?;
+    step.one(&service, owned).await?;
+    step.one(&admin, owned).await?;
+    step.one(&env, owned).await?;
+    // Pods without their own policy or with someone else's configuration are worse than none.
+    let deployment = if step.conflicts.is_empty() { step.one(&deployment, owned).await? } else { None };
+    Ok(Applied { deployment, claim, conflicts: step.conflicts })
+}
+
+struct Step<'a> {
+    client: &'a Client,
+    metrics: &'a Metrics,
+    uid: &'a str,
+    conflicts: Vec<String>,
+}
+
+impl Step<'_> {
+    async fn one<K>(&mut self, wanted: &K, ours: impl Fn(&ObjectMeta) -> bool) -> Result<Option<K>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let (Some(name), Some(namespace)) = (&wanted.meta().name, &wanted.meta().namespace) else { return Ok(None) };
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let mut body = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
+        let digest = digest(&body);
+        merge_annotation(&mut body, &digest);
+        let stored = api.get_opt(name).await?;
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        if let Some(stored) = stored {
+            if !ours(stored.meta()) {
+                self.conflicts.push(format!("{} {name}", K::kind(&())));
+                return Ok(None);
+            }
+            // What is going away is waited for; the watch says when it is gone.
+            if stored.meta().deletion_timestamp.is_some() {
+                return Ok(Some(stored));
+            }
+            let value = serde_json::to_value(&stored).map_err(kube::Error::SerdeError)?;
+            if holds(&value, &body) {
+                return Ok(Some(stored));
+            }
+            if let (Some(meta), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), &stored.meta().uid) {
+                meta.insert("uid".to_owned(), json!(uid));
+            }
+            params = params.force();
+        }
+        // Without force a foreign object that appears in between is a conflict and not ours by accident.
+        let result = api.patch(name, &params, &Patch::Apply(&body)).await?;
+        self.metrics.write("apply", &K::kind(&()));
+        tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "applied");
+        Ok(Some(result))
+    }
+}
+
+fn digest(body: &Value) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, body.to_string().as_bytes());
+    hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn merge_annotation(body: &mut Value, digest: &str) {
+    if let Some(meta) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.insert("annotations".to_owned(), json!({ APPLIED: digest }));
+    }
+}
+
+/// Whether every wanted field is stored. Lists must match in length; quantities may be spelled differently.
+fn holds(stored: &Value, wanted: &Value) -> bool {
+    match (stored, wanted) {
+        (Value::Object(stored), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| stored.get(key).map_or_else(|| is_nothing(value), |stored| holds(stored, value)))
+        }
+        (Value::Array(stored), Value::Array(wanted)) => {
+            stored.len() == wanted.len() && stored.iter().zip(wanted).all(|(stored, wanted)| holds(stored, wanted))
+        }
+        (Value::String(stored), Value::String(wanted)) => {
+            stored == wanted || millis(stored).is_some_and(|amount| millis(wanted) == Some(amount))
+        }
+        (stored, wanted) => stored == wanted,
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_is_stored_than_was_wanted() {
+        let stored = json!({"a": {"b": 1, "c": [{"d": "1", "e": 2}]}});
+        assert!(holds(&stored, &json!({"a": {"c": [{"d": "1000m"}]}})));
+        assert!(!holds(&stored, &json!({"a": {"c": []}})));
+        assert!(!holds(&stored, &json!({"a": {"x": 1}})));
+    }
+
+    #[test]
+    fn a_claim_of_another_owner_is_not_taken() {
+        let meta = |owner: &str, instance: &str| -> ObjectMeta {
+            serde_json::from_value(json!({
+                "labels": {MANAGED_BY.0: MANAGED_BY.1, INSTANCE: instance},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": "x", "uid": owner}],
+            }))
+            .unwrap_or_default()
+        };
+        assert!(may_adopt(&meta("me", "ci"), "ci", "me"));
+        assert!(!may_adopt(&meta("other", "ci"), "ci", "me"));
+        assert!(!may_adopt(&meta("me", "edge"), "ci", "me"));
+        assert!(!may_adopt(&ObjectMeta::default(), "ci", "me"));
+    }
+}

@@ -1,0 +1,114 @@
+//! Step 3: every child of a cache, from validated input only. Pure; one file a kind.
+
+mod account;
+mod claim;
+mod config_map;
+mod deployment;
+mod env;
+pub(crate) mod names;
+mod network_policy;
+mod secret;
+mod services;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+
+use super::credentials::Data;
+use super::egress::Resolved;
+use super::validate::Validated;
+use crate::config::ConfigError;
+
+/// The label by which the operator finds its children.
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gomodcache-operator");
+/// The label that names the cache.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// Everything that a cache consists of; wished for, not yet applied.
+pub(crate) struct Prepared {
+    /// Without a token.
+    pub account: ServiceAccount,
+    /// Closed but for the pins.
+    pub policy: NetworkPolicy,
+    /// What the proxy reads.
+    pub config: ConfigMap,
+    /// What the proxy sends.
+    pub credentials: Secret,
+    /// The volume.
+    pub claim: PersistentVolumeClaim,
+    /// The module port.
+    pub service: Service,
+    /// The admin port.
+    pub admin: Service,
+    /// What clients set.
+    pub env: ConfigMap,
+    /// The pods.
+    pub deployment: Deployment,
+}
+
+/// Builds.
+///
+/// # Errors
+/// The configuration can't be written; by type only.
+pub(crate) fn build(
+    cache: &Validated,
+    resolved: &Resolved,
+    credentials: Data,
+    claim: Option<&PersistentVolumeClaim>,
+    operator_namespace: &str,
+) -> Result<Prepared, ConfigError> {
+    Ok(Prepared {
+        account: account::build(cache),
+        policy: network_policy::build(cache, &resolved.pins, operator_namespace),
+        config: config_map::build(cache, &resolved.pins)?,
+        credentials: secret::build(cache, credentials),
+        claim: claim::build(cache, claim),
+        service: services::http(cache),
+        admin: services::admin(cache),
+        env: env::build(cache),
+        deployment: deployment::build(cache),
+    })
+}
+
+/// The labels that select the pods of a cache.
+fn selector(cache: &Validated) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name".to_owned(), "gomodcache".to_owned()),
+        (INSTANCE.to_owned(), cache.names.cache.clone()),
+        ("app.kubernetes.io/component".to_owned(), "proxy".to_owned()),
+    ]
+    .into()
+}
+
+/// The labels of every child.
+fn labels(cache: &Validated) -> BTreeMap<String, String> {
+    let mut labels = selector(cache);
+    labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
+    labels
+}
+
+fn owner(cache: &Validated) -> Option<Vec<OwnerReference>> {
+    cache.cache.controller_owner_ref(&()).map(|owner| vec![owner])
+}
+
+/// The metadata of a child that goes with its cache.
+fn owned(cache: &Validated, name: &str) -> ObjectMeta {
+    ObjectMeta { owner_references: owner(cache), ..unowned(cache, name) }
+}
+
+/// The metadata of a child that stays.
+fn unowned(cache: &Validated, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(cache.namespace.clone()),
+        labels: Some(labels(cache)),
+        ..ObjectMeta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use serde_json::Value;
+
+use super::*;
+use crate::config::PinnedHost;
+use crate::operator::defaults::Defaults;
+use crate::operator::validate::validate;
+
+const FIXTURES: [&str; 3] = [
+    "{}",
+    "upstreams: [{url: 'https://modules.corp.example:8443/go', redirectHosts: [storage.example]}, {url: 'https://modules.corp.example/x'}]",
+    "network: {ingress: {from: [{namespaceSelector: {matchLabels: {team: a}}, podSelector: {matchExpressions: []}}]}}\nstorage: {deletionPolicy: Delete}",
+];
+
+fn validated(spec: &str) -> Validated {
+    let spec: Value = serde_saphyr::from_str(spec).unwrap();
+    let cache = serde_json::from_value(serde_json::json!({
+        "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
+        "metadata": {"name": "ci", "namespace": "shop", "uid": "u-1"}, "spec": spec,
+    }))
+    .unwrap();
+    let defaults = Defaults::parse("https://origin.example", "sum.example", &[]).unwrap();
+    validate(&cache, &BTreeMap::new(), &defaults, "registry.example/proxy:1").unwrap()
+}
+
+fn prepared(spec: &str, pins: &[(&str, &[&str])]) -> Prepared {
+    let pins = pins
+        .iter()
+        .map(|(host, addresses)| PinnedHost { host: (*host).to_owned(), addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() })
+        .collect();
+    build(&validated(spec), &Resolved { pins, ..Resolved::default() }, Data::new(), None, "ops").unwrap()
+}
+
+fn assert_no_empty_list(path: &str, value: &Value) {
+    match value {
+        Value::Array(items) => {
+            assert!(!items.is_empty(), "{path} is empty");
+            items.iter().enumerate().for_each(|(i, item)| assert_no_empty_list(&format!("{path}[{i}]"), item));
+        }
+        Value::Object(fields) => {
+            // An empty selector selects everything and is meant; any other empty map is a mistake.
+            assert!(!fields.is_empty() || path.ends_with("Selector"), "{path} is empty");
+            fields.iter().for_each(|(key, value)| assert_no_empty_list(&format!("{path}.{key}"), value));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_policy_holds_an_empty_list() {
+    for fixture in FIXTURES {
+        for pins in [&[][..], &[("modules.corp.example", &["203.0.113.7"][..])]] {
+            assert_no_empty_list("policy", &serde_json::to_value(prepared(fixture, pins).policy).unwrap());
+        }
+    }
+}
+
+#[test]
+fn without_an_address_nothing_leaves() {
+    let spec = prepared("{}", &[]).policy.spec.unwrap();
+    assert_eq!(spec.egress, None);
+    assert_eq!(spec.policy_types.unwrap(), ["Ingress", "Egress"]);
+}
+
+#[test]
+fn addresses_are_sorted_once_and_by_port() {
+    let pins: &[(&str, &[&str])] =
+        &[("modules.corp.example", &["203.0.113.9", "203.0.113.7", "2001:db8::1"]), ("storage.example", &["203.0.113.7"])];
+    let rules = prepared(FIXTURES[1], pins).policy.spec.unwrap().egress.unwrap();
+    let cidrs = |i: usize| -> Vec<String> {
+        rules[i].to.as_ref().unwrap().iter().map(|peer| peer.ip_block.as_ref().unwrap().cidr.clone()).collect()
+    };
+    assert_eq!(rules.len(), 2);
+    assert_eq!(cidrs(0), ["203.0.113.7/32", "203.0.113.9/32", "2001:db8::1/128"]);
+    assert_eq!(cidrs(1), cidrs(0));
+}
+
+#[test]
+fn upstreams_and_pins_leave_the_pods_alone() {
+    let pins: &[(&str, &[&str])] = &[("modules.corp.example", &["203.0.113.9"])];
+    assert_eq!(prepared(FIXTURES[0], &[]).deployment, prepared(FIXTURES[1], pins).deployment);
+}
+
+#[test]
+fn a_claim_has_an_owner_only_under_delete() {
+    assert_eq!(prepared("{}", &[]).claim.metadata.owner_references, None);
+    assert_eq!(prepared(FIXTURES[2], &[]).claim.metadata.owner_references.unwrap()[0].uid, "u-1");
+}
+
+#[test]
+fn a_claim_is_never_lowered() {
+    let cache = validated("{storage: {size: 1Gi}}");
+    let stored: PersistentVolumeClaim =
+        serde_json::from_value(serde_json::json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}, "storageClassName": "fast"}}))
+            .unwrap();
+    let claim = build(&cache, &Resolved::default(), Data::new(), Some(&stored), "ops").unwrap().claim.spec.unwrap();
+    assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "3Gi");
+    assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
+}
+
+#[test]
+fn clients_get_a_fixed_set_of_variables() {
+    let env = prepared("{}", &[]).env.data.unwrap();
+    assert_eq!(env["GOPROXY"], "http://ci.shop.svc:8080");
+    assert_eq!(env["GOSUMDB"], "sum.example");
+    assert_eq!(prepared("{checksumDatabase: {mode: 'Off'}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
+}

@@ -1,0 +1,125 @@
+//! What is true of a cache, and what to do where it is not. Pure.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::apply::Applied;
+use super::credentials::Credentials;
+use super::dereference::ClassState;
+use super::egress::Resolved;
+
+/// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
+pub(crate) type Verdict = (bool, &'static str, String);
+
+/// Whether the claim can be used.
+#[must_use]
+pub(crate) fn storage(claim: Option<&PersistentVolumeClaim>, class: &ClassState, name: &str) -> Verdict {
+    let Some(claim) = claim else {
+        return (false, "ClaimMismatch", format!("PersistentVolumeClaim {name} belongs to someone else: rename it or this cache"));
+    };
+    if claim.metadata.deletion_timestamp.is_some() {
+        let message =
+            format!("PersistentVolumeClaim {name} is being deleted; a new one is made when it is gone, which waits for pods that use it");
+        return (false, "ClaimTerminating", message);
+    }
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    match (phase, class) {
+        (Some("Bound"), _) => (true, "Bound", format!("PersistentVolumeClaim {name} is bound")),
+        (Some("Lost"), _) => (
+            false,
+            "VolumeLost",
+            format!("the volume of PersistentVolumeClaim {name} is gone: delete the claim to start with an empty one"),
+        ),
+        (_, ClassState::Missing(class)) => {
+            (false, "StorageClassMissing", format!("StorageClass {class} does not exist: create it, or a cache that names another"))
+        }
+        (_, ClassState::NoDefault) => (
+            false,
+            "NoDefaultStorageClass",
+            "the cluster has no default StorageClass: mark one as the default, or create the cache with spec.storage.storageClassName"
+                .to_owned(),
+        ),
+        (_, ClassState::Fine) => {
+            (false, "Provisioning", format!("PersistentVolumeClaim {name} waits for its volume, or for the first pod"))
+        }
+    }
+}
+
+/// Whether every Secret and CA bundle is in use.
+#[must_use]
+pub(crate) fn credentials(credentials: &Credentials, missing_bundles: &[String]) -> Verdict {
+    let bundles = missing_bundles.iter().map(|message| ("CABundleMissing", message.clone()));
+    let problems: Vec<(&'static str, String)> = credentials.problems.iter().cloned().chain(bundles).collect();
+    match problems.first() {
+        Some((reason, _)) => (false, reason, join(problems.iter().map(|(_, message)| message.as_str()))),
+        None if credentials.states.is_empty() => (true, "NotNeeded", "no upstream names a Secret".to_owned()),
+        None => (true, "InUse", "every Secret was copied to the proxy".to_owned()),
+    }
+}
+
+/// Whether every host has an address that the proxy may dial.
+#[must_use]
+pub(crate) fn egress(resolved: &Resolved) -> Verdict {
+    let unresolved = (!resolved.unresolved.is_empty())
+        .then(|| format!("no address found for {}: check the name and the operator's name servers", resolved.unresolved.join(", ")));
+    let refused = resolved.refused.iter().map(|(host, count)| {
+        format!("{host}: {count} private address(es) are not opened; set internal: true on the upstream if it is yours")
+    });
+    let all: Vec<String> = refused.chain(unresolved).collect();
+    let message = join(all.iter().map(String::as_str));
+    if !resolved.refused.is_empty() {
+        (false, "AddressNotAllowed", message)
+    } else if !resolved.unresolved.is_empty() {
+        (false, "HostNotResolved", message)
+    } else {
+        (true, "Pinned", format!("{} host(s) are open", resolved.pins.len()))
+    }
+}
+
+/// Whether a pod serves.
+#[must_use]
+pub(crate) fn available(applied: &Applied) -> Verdict {
+    if !applied.conflicts.is_empty() {
+        let message =
+            format!("not ours and left alone: {}; rename or delete what is in the way, or rename this cache", applied.conflicts.join(", "));
+        return (false, "NameConflict", message);
+    }
+    let status = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
+    match status.and_then(|s| s.available_replicas).unwrap_or(0) {
+        0 => (false, "NoPodAvailable", "no pod is available yet: see the pods of the Deployment".to_owned()),
+        count => (true, "PodsAvailable", format!("{count} pod(s) available")),
+    }
+}
+
+/// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.
+#[must_use]
+pub(crate) fn ready(available: &Verdict, others: [&Verdict; 3]) -> Verdict {
+    let conflict = (available.1 == "NameConflict").then_some(available);
+    conflict
+        .into_iter()
+        .chain(others)
+        .chain([available])
+        .find(|verdict| !verdict.0)
+        .cloned()
+        .unwrap_or_else(|| (true, "Ready", "the cache serves".to_owned()))
+}
+
+/// A condition that keeps the time of its last transition.
+#[must_use]
+pub(crate) fn condition(kind: &str, verdict: Verdict, generation: Option<i64>, previous: &[Condition], now: &Time) -> Condition {
+    let (truth, reason, message) = verdict;
+    let status = if truth { "True" } else { "False" };
+    let last = previous.iter().find(|c| c.type_ == kind && c.status == status).map(|c| c.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.chars().take(4096).collect(),
+        observed_generation: generation,
+        last_transition_time: last.unwrap_or_else(|| now.clone()),
+    }
+}
+
+fn join<'a>(messages: impl Iterator<Item = &'a str>) -> String {
+    messages.collect::<Vec<_>>().join("; ")
+}

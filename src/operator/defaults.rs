@@ -1,0 +1,119 @@
+//! The installation's own settings, in Go's syntax: GOPROXY and GOSUMDB.
+
+use url::Url;
+
+use crate::config::{Fallback, Upstream};
+
+/// What a cache gets that names nothing itself.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The default upstreams.
+    pub upstreams: Vec<Upstream>,
+    /// The checksum database; `None` is off.
+    pub checksum_database: Option<SumDb>,
+}
+
+/// A checksum database in GOSUMDB's syntax.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SumDb {
+    /// `name`.
+    pub name: String,
+    /// `name` or `name+hash+key`: what clients set.
+    pub key: String,
+    /// Where to ask, only if the setting says so.
+    pub url: Option<Url>,
+}
+
+/// Settings that can't be used. Never echoes a value, which may hold a password.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DefaultsError {
+    /// An entry of GOPROXY.
+    #[error("GOPROXY: entry {0} must be an http or https URL with a host, without user name, password, query or fragment")]
+    Goproxy(usize),
+    /// GOSUMDB.
+    #[error("GOSUMDB: must be `off`, a name, name+hash+key, or either and an http or https URL without user name")]
+    Gosumdb,
+}
+
+impl Defaults {
+    /// Parses the operator's settings.
+    ///
+    /// # Errors
+    /// An entry is no URL that a proxy may use.
+    pub fn parse(goproxy: &str, gosumdb: &str, redirect_hosts: &[String]) -> Result<Self, DefaultsError> {
+        let redirect_hosts: Vec<String> = redirect_hosts.iter().map(|h| h.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).collect();
+        let mut upstreams = Vec::new();
+        for (i, part) in goproxy.split_inclusive([',', '|']).enumerate() {
+            let fallback = if part.ends_with('|') { Fallback::OnError } else { Fallback::OnNotFound };
+            let entry = part.trim_end_matches([',', '|']).trim();
+            // Go treats both as the end of the chain; a cache has no version-control tools and no other way out.
+            if entry.is_empty() || entry == "direct" || entry == "off" {
+                continue;
+            }
+            let url = plain_url(entry).ok_or(DefaultsError::Goproxy(i + 1))?;
+            let internal = url.scheme() == "http";
+            upstreams.push(Upstream { url, fallback, credential: None, redirect_hosts: redirect_hosts.clone(), internal, ca_bundle: None });
+        }
+        Ok(Self { upstreams, checksum_database: parse_gosumdb(gosumdb)? })
+    }
+}
+
+fn parse_gosumdb(text: &str) -> Result<Option<SumDb>, DefaultsError> {
+    let mut words = text.split_whitespace();
+    let Some(key) = words.next() else { return Err(DefaultsError::Gosumdb) };
+    if key == "off" {
+        return Ok(None);
+    }
+    let url = words.next().map(|word| plain_url(word).ok_or(DefaultsError::Gosumdb)).transpose()?;
+    let name = key.split('+').next().unwrap_or_default();
+    if name.is_empty() || words.next().is_some() || key.contains("://") {
+        return Err(DefaultsError::Gosumdb);
+    }
+    Ok(Some(SumDb { name: name.to_owned(), key: key.to_owned(), url }))
+}
+
+/// An http or https URL with a host and without userinfo, query or fragment.
+#[must_use]
+pub fn plain_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.host_str().is_some_and(|h| !h.is_empty())
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    plain.then_some(url)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separators_become_fallbacks_and_direct_is_dropped() {
+        let defaults =
+            Defaults::parse("https://a.example|http://b.example/go,direct", "sum.example+1+k https://c.example", &["R.example".into()])
+                .unwrap();
+        assert_eq!(defaults.upstreams.len(), 2);
+        assert_eq!(defaults.upstreams[0].fallback, Fallback::OnError);
+        assert!(!defaults.upstreams[0].internal && defaults.upstreams[1].internal);
+        assert_eq!(defaults.upstreams[0].redirect_hosts, ["r.example"]);
+        let sumdb = defaults.checksum_database.unwrap();
+        assert_eq!((sumdb.name.as_str(), sumdb.key.as_str()), ("sum.example", "sum.example+1+k"));
+        assert_eq!(sumdb.url.unwrap().host_str(), Some("c.example"));
+    }
+
+    #[test]
+    fn a_password_is_refused_and_not_echoed() {
+        let error = Defaults::parse("https://u:hunter2@a.example", "off", &[]).unwrap_err().to_string();
+        assert!(error.contains("entry 1") && !error.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_bare_name_has_no_url() {
+        let sumdb = Defaults::parse("off", "sum.example/db", &[]).unwrap().checksum_database.unwrap();
+        assert_eq!((sumdb.name.as_str(), sumdb.url), ("sum.example/db", None));
+        assert_eq!(Defaults::parse("off", "off", &[]).unwrap().checksum_database, None);
+    }
+}

@@ -1,0 +1,133 @@
+//! Which addresses each cache may reach: resolve, remember for a while, drop what is private.
+
+mod resolver;
+mod window;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub(crate) use resolver::Resolver;
+pub(crate) use window::{GRACE, MAX_REFRESH, Window};
+
+use crate::config::{PinnedHost, is_private};
+
+/// One host that a cache needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Ports, sorted and each once.
+    pub ports: Vec<u16>,
+    /// Private addresses are allowed.
+    pub internal: bool,
+}
+
+/// Hosts by name.
+pub(crate) type Needs = BTreeMap<String, Need>;
+
+/// What became of the needs of one cache.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resolved {
+    /// The hosts that have an address.
+    pub pins: Vec<PinnedHost>,
+    /// The hosts that have none.
+    pub unresolved: Vec<String>,
+    /// Hosts and how many of their addresses were dropped as private.
+    pub refused: Vec<(String, usize)>,
+    /// When to look again.
+    pub next: Option<Duration>,
+}
+
+/// The windows of all caches. Keyed by cache as well as by host: one tenant's seed must not open another's egress.
+pub(crate) struct Egress {
+    resolver: Resolver,
+    windows: Mutex<HashMap<(String, String), (Window, Instant)>>,
+}
+
+impl Egress {
+    /// No windows yet.
+    #[must_use]
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Self { resolver, windows: Mutex::default() }
+    }
+
+    /// Brings the windows of one cache up to date. `seed` is what was pinned before the operator started.
+    pub(crate) async fn resolve(&self, cache_uid: &str, needs: &Needs, seed: &[PinnedHost]) -> Resolved {
+        let lookups = needs.iter().map(|(host, need)| async move {
+            let window = match host.parse::<IpAddr>() {
+                Ok(address) => {
+                    let mut window = Window::seeded([address], Instant::now());
+                    window.answered(&[address], MAX_REFRESH, Instant::now());
+                    window
+                }
+                Err(_not_a_literal) => self.refresh(cache_uid, host, seed).await,
+            };
+            (host, need, window)
+        });
+        collect(futures::future::join_all(lookups).await.into_iter(), Instant::now())
+    }
+
+    async fn refresh(&self, cache_uid: &str, host: &str, seed: &[PinnedHost]) -> Window {
+        let key = (cache_uid.to_owned(), host.to_owned());
+        let now = Instant::now();
+        let known = self.lock().get(&key).map(|(window, _)| window.clone());
+        let mut window = known.unwrap_or_else(|| {
+            let pinned = seed.iter().filter(|p| p.host == host).flat_map(|p| p.addresses.iter().copied());
+            Window::seeded(pinned, now)
+        });
+        if window.is_due(now) {
+            match self.resolver.lookup(host).await {
+                Some((addresses, ttl)) => window.answered(&addresses, ttl, Instant::now()),
+                None => window.failed(Instant::now()),
+            }
+        }
+        let mut windows = self.lock();
+        // What no reconcile has touched for a grace belongs to a deleted cache or a removed upstream.
+        windows.retain(|_, (_, used)| now.saturating_duration_since(*used) < GRACE);
+        windows.insert(key, (window.clone(), now));
+        window
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), (Window, Instant)>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn collect<'a>(windows: impl Iterator<Item = (&'a String, &'a Need, Window)>, now: Instant) -> Resolved {
+    let mut resolved = Resolved::default();
+    for (host, need, window) in windows {
+        let all = window.addresses();
+        let addresses: Vec<IpAddr> = all.iter().copied().filter(|a| need.internal || !is_private(*a)).collect();
+        if addresses.len() < all.len() {
+            resolved.refused.push((host.clone(), all.len() - addresses.len()));
+        }
+        if all.is_empty() {
+            resolved.unresolved.push(host.clone());
+        }
+        if !addresses.is_empty() {
+            resolved.pins.push(PinnedHost { host: host.clone(), addresses });
+        }
+        let wait = window.refresh_at().saturating_duration_since(now).max(Duration::from_secs(1));
+        resolved.next = Some(resolved.next.map_or(wait, |next| next.min(wait)));
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_dropped_unless_internal() {
+        let now = Instant::now();
+        let addresses = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([203, 0, 113, 7])];
+        let host = "modules.corp.example".to_owned();
+        let outside = Need { ports: vec![443], internal: false };
+        let resolved = collect([(&host, &outside, Window::seeded(addresses, now))].into_iter(), now);
+        assert_eq!(resolved.pins.first().map(|p| p.addresses.clone()), Some(vec![addresses[1]]));
+        assert_eq!(resolved.refused, [(host.clone(), 1)]);
+        let inside = Need { ports: vec![443], internal: true };
+        let resolved = collect([(&host, &inside, Window::seeded(addresses, now))].into_iter(), now);
+        assert!(resolved.refused.is_empty());
+    }
+}

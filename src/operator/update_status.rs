@@ -1,0 +1,131 @@
+//! Step 5: says what is, from what was applied. Needs a client; writes only what differs.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::apply::{Applied, FIELD_MANAGER};
+use super::conditions::{self, Verdict, condition};
+use super::credentials::Credentials;
+use super::dereference::ClassState;
+use super::egress::Resolved;
+use super::metrics::Metrics;
+use super::validate::Validated;
+use crate::api::{DeletionPolicy, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
+use crate::config::HTTP_PORT;
+
+/// What clients set as GOPROXY.
+#[must_use]
+pub(crate) fn url(cache: &Validated) -> String {
+    format!("http://{}.{}.svc:{HTTP_PORT}", cache.names.cache, cache.namespace)
+}
+
+/// The status of a cache whose children were applied.
+#[must_use]
+pub(crate) fn status(
+    cache: &Validated,
+    applied: &Applied,
+    credentials: &Credentials,
+    resolved: &Resolved,
+    class: &ClassState,
+) -> GoModuleCacheStatus {
+    let previous = cache.cache.status.clone().unwrap_or_default();
+    let now = Time(Timestamp::now());
+    let generation = cache.cache.meta().generation;
+    let storage = conditions::storage(applied.claim.as_ref(), class, &cache.names.proxy);
+    let secrets = conditions::credentials(credentials, &cache.missing_bundles);
+    let egress = conditions::egress(resolved);
+    let available = conditions::available(applied);
+    let ready = conditions::ready(&available, [&storage, &secrets, &egress]);
+    let all: [(&str, Verdict); 5] =
+        [("Ready", ready), ("Available", available), ("StorageReady", storage), ("CredentialsReady", secrets), ("EgressReady", egress)];
+    let deployment = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
+    GoModuleCacheStatus {
+        observed_generation: generation,
+        url: Some(url(cache)),
+        effective: Some(Effective {
+            upstreams: cache.upstreams.iter().map(|u| u.url.to_string()).collect(),
+            checksum_database: cache.checksum_database.as_ref().map_or_else(|| "off".to_owned(), |db| db.name.clone()),
+            image: cache.image.clone(),
+        }),
+        conditions: all.into_iter().map(|(kind, verdict)| condition(kind, verdict, generation, &previous.conditions, &now)).collect(),
+        egress: egress_hosts(resolved, &previous, &now),
+        credentials: credentials.states.clone(),
+        storage: Some(storage_status(cache, applied, &previous)),
+        replicas: Some(deployment.and_then(|s| s.replicas).unwrap_or(0)),
+        ready_replicas: Some(deployment.and_then(|s| s.ready_replicas).unwrap_or(0)),
+    }
+}
+
+fn egress_hosts(resolved: &Resolved, previous: &GoModuleCacheStatus, now: &Time) -> Vec<EgressHost> {
+    let count = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
+    resolved
+        .pins
+        .iter()
+        .map(|pin| {
+            let addresses = count(pin.addresses.len());
+            let unchanged = previous.egress.iter().find(|old| old.host == pin.host && old.addresses == addresses);
+            let last_changed = unchanged.and_then(|old| old.last_changed.clone()).or_else(|| Some(now.clone()));
+            EgressHost { host: pin.host.clone(), addresses, last_changed }
+        })
+        .collect()
+}
+
+fn storage_status(cache: &Validated, applied: &Applied, previous: &GoModuleCacheStatus) -> StorageStatus {
+    let claim = applied.claim.as_ref();
+    let requested = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+    let capacity = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.capacity.as_ref());
+    let before = previous.storage.as_ref();
+    let size = |map: Option<&std::collections::BTreeMap<String, _>>| {
+        map.and_then(|m| m.get("storage")).map(|q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| q.0.clone())
+    };
+    StorageStatus {
+        requested: size(requested).or_else(|| before.and_then(|b| b.requested.clone())),
+        capacity: size(capacity),
+        on_delete: match cache.cache.spec.storage.deletion_policy {
+            DeletionPolicy::Retain => "Retained".to_owned(),
+            DeletionPolicy::Delete => "Deleted".to_owned(),
+        },
+    }
+}
+
+/// The status of a cache that can't be built at all: what was there, and why not more.
+#[must_use]
+pub(crate) fn invalid(cache: &GoModuleCache, message: String) -> GoModuleCacheStatus {
+    let mut status = cache.status.clone().unwrap_or_default();
+    let generation = cache.meta().generation;
+    let ready = condition("Ready", (false, "InvalidSpec", message), generation, &status.conditions, &Time(Timestamp::now()));
+    status.conditions.retain(|c| c.type_ != "Ready");
+    status.conditions.insert(0, ready);
+    status.observed_generation = generation;
+    status
+}
+
+/// Writes the status if it differs from the one that was read. Times change only with what they are about, so plain
+/// equality ignores them.
+///
+/// # Errors
+/// The API server's.
+pub(crate) async fn update_status(
+    client: &Client,
+    metrics: &Metrics,
+    cache: &GoModuleCache,
+    status: GoModuleCacheStatus,
+) -> Result<(), kube::Error> {
+    if cache.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let api: Api<GoModuleCache> = Api::namespaced(client.clone(), &cache.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": GoModuleCache::api_version(&()),
+        "kind": GoModuleCache::kind(&()),
+        // The UID keeps a status from a re-created object of the same name.
+        "metadata": {"uid": cache.meta().uid},
+        "status": status,
+    });
+    api.patch_status(&cache.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&body)).await?;
+    metrics.write("apply", "GoModuleCache/status");
+    Ok(())
+}

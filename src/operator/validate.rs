@@ -1,0 +1,152 @@
+//! Step 2: from what was written and read to names and values that `build` can rely on. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Resource, ResourceExt};
+use url::{Host, Url};
+
+use super::build::names::Names;
+use super::credentials::Wanted;
+use super::defaults::{Defaults, SumDb, plain_url};
+use super::egress::{Need, Needs};
+use crate::api::{ChecksumMode, Fallback, GoModuleCache};
+use crate::config;
+
+/// Faults of the object itself: retrying does not help, editing does.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidCache {
+    /// No namespace, name or UID: not an object that an API server stored.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+    /// A URL that the schema let through. Not echoed: it may hold a password.
+    #[error(
+        "spec.upstreams[{0}].url must be an absolute http or https URL with a host and a valid port, without user name, query or fragment"
+    )]
+    Url(usize),
+}
+
+/// A cache whose every name and value was checked.
+#[derive(Clone)]
+pub(crate) struct Validated {
+    /// The object as it was read.
+    pub cache: GoModuleCache,
+    /// Its namespace.
+    pub namespace: String,
+    /// The names of its children.
+    pub names: Names,
+    /// The chain, with CA bundles read in.
+    pub upstreams: Vec<config::Upstream>,
+    /// The checksum database, unless off.
+    pub checksum_database: Option<SumDb>,
+    /// The hosts that must be reachable.
+    pub needs: Needs,
+    /// Which Secret goes where.
+    pub wanted: Wanted,
+    /// CA bundles that could not be read: messages.
+    pub missing_bundles: Vec<String>,
+    /// The image of the proxy.
+    pub image: String,
+}
+
+/// Checks.
+///
+/// # Errors
+/// A fault of the object itself.
+pub(crate) fn validate(
+    cache: &GoModuleCache,
+    ca_bundles: &BTreeMap<String, ConfigMap>,
+    defaults: &Defaults,
+    default_image: &str,
+) -> Result<Validated, InvalidCache> {
+    let namespace = cache.namespace().ok_or(InvalidCache::Incomplete("namespace"))?;
+    cache.meta().uid.as_ref().ok_or(InvalidCache::Incomplete("UID"))?;
+    let name = cache.meta().name.clone().ok_or(InvalidCache::Incomplete("name"))?;
+    let mut wanted = Wanted::new();
+    let mut missing_bundles = Vec::new();
+    let mut upstreams = Vec::new();
+    for (i, upstream) in cache.spec.upstreams.iter().enumerate() {
+        let url = plain_url(&upstream.url).ok_or(InvalidCache::Url(i))?;
+        if url.scheme() == "http" && !upstream.internal {
+            return Err(InvalidCache::Url(i));
+        }
+        let host = host_of(&url).ok_or(InvalidCache::Url(i))?;
+        let credential = upstream.credentials_ref.as_ref().map(|reference| reference.name.clone());
+        if let Some(secret) = &credential {
+            wanted.entry(secret.clone()).or_default().insert(host);
+        }
+        let ca_bundle = upstream.ca_bundle_ref.as_ref().and_then(|reference| {
+            let pem = ca_bundles.get(&reference.name).and_then(|c| c.data.as_ref()).and_then(|data| data.get(&reference.key)).cloned();
+            if pem.is_none() {
+                missing_bundles.push(format!(
+                    "ConfigMap {} with the key {} does not exist: create it in namespace {namespace}",
+                    reference.name, reference.key
+                ));
+            }
+            pem
+        });
+        upstreams.push(config::Upstream {
+            url,
+            fallback: match upstream.fallback {
+                Fallback::OnNotFound => config::Fallback::OnNotFound,
+                Fallback::OnError => config::Fallback::OnError,
+            },
+            credential,
+            redirect_hosts: upstream.redirect_hosts.clone(),
+            internal: upstream.internal,
+            ca_bundle,
+        });
+    }
+    if upstreams.is_empty() {
+        upstreams.clone_from(&defaults.upstreams);
+    }
+    let checksum_database = defaults.checksum_database.clone().filter(|_| cache.spec.checksum_database.mode == ChecksumMode::Relay);
+    let needs = needs(&upstreams, checksum_database.as_ref());
+    let image = cache.spec.image.clone().unwrap_or_else(|| default_image.to_owned());
+    Ok(Validated {
+        cache: cache.clone(),
+        namespace,
+        names: Names::new(&name),
+        upstreams,
+        checksum_database,
+        needs,
+        wanted,
+        missing_bundles,
+        image,
+    })
+}
+
+fn needs(upstreams: &[config::Upstream], sumdb: Option<&SumDb>) -> Needs {
+    let mut needs = Needs::new();
+    let mut add = |host: String, port: u16, internal: bool| {
+        let need: &mut Need = needs.entry(host).or_default();
+        need.internal |= internal;
+        if let Err(place) = need.ports.binary_search(&port) {
+            need.ports.insert(place, port);
+        }
+    };
+    for upstream in upstreams {
+        if let Some(host) = host_of(&upstream.url) {
+            add(host, upstream.url.port_or_known_default().unwrap_or(443), upstream.internal);
+        }
+        for host in &upstream.redirect_hosts {
+            add(host.clone(), 443, upstream.internal);
+        }
+    }
+    // Without an explicit URL the proxy asks by way of the upstreams, and no other host is opened.
+    if let Some(url) = sumdb.and_then(|db| db.url.as_ref())
+        && let Some(host) = host_of(url)
+    {
+        add(host, url.port_or_known_default().unwrap_or(443), url.scheme() == "http");
+    }
+    needs
+}
+
+/// The host as it is looked up: lower case, an IPv6 address without brackets.
+fn host_of(url: &Url) -> Option<String> {
+    Some(match url.host()? {
+        Host::Domain(name) => name.trim_end_matches('.').to_ascii_lowercase(),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    })
+}
