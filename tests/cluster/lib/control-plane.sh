@@ -11,7 +11,7 @@ Y
   start etcd "$BIN/etcd" --name test --data-dir "$S/etcd" --unsafe-no-fsync --log-level warn \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379
   start kube-apiserver "$BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 \
-    --advertise-address=$NODE_IP --service-cluster-ip-range=$SVC_CIDR --authorization-mode=Node,RBAC \
+    --advertise-address="$NODE_IP" --service-cluster-ip-range="$SVC_CIDR" --authorization-mode=Node,RBAC \
     --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --audit-policy-file="$S/audit-policy.yaml" --audit-log-path="$S/log/audit.log" --audit-log-maxsize=2000 \
     --client-ca-file="$S/pki/ca.crt" --tls-cert-file="$S/pki/apiserver.crt" --tls-private-key-file="$S/pki/apiserver.key" \
@@ -28,7 +28,7 @@ Y
   start kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig="$S/controller-manager.kubeconfig" \
     --leader-elect=false --use-service-account-credentials --service-account-private-key-file="$S/pki/sa.key" \
     --root-ca-file="$S/pki/ca.crt" --cluster-signing-cert-file="$S/pki/ca.crt" --cluster-signing-key-file="$S/pki/ca.key" \
-    --allocate-node-cidrs --cluster-cidr=$POD_CIDR --flex-volume-plugin-dir="$S/flex"
+    --allocate-node-cidrs --cluster-cidr="$POD_CIDR" --flex-volume-plugin-dir="$S/flex"
 }
 controllers() {
   wait_for 60 "the default service account" kc -n default get serviceaccount default

@@ -6,7 +6,7 @@ wrap() { # NAME BINARY OUT: an image around one static binary (busybox: with its
   local a args=(--ref "$1" --env PATH=/bin) b; b=$(basename "$2")
   if [ "$b" = busybox ]; then
     for a in $("$2" --list); do [ "$a" = busybox ] || args+=(--symlink "busybox:/bin/$a"); done
-    args+=(--cmd /bin/sleep,2147483647)
+    args+=(--cmd "/bin/sleep,2147483647")
   else
     args+=(--entrypoint "/bin/$b")
   fi

@@ -34,7 +34,7 @@ build() { # NAME STAMP CMD...
 }
 in_folder() ( cd "$1" && shift && "$@" )
 in_module() ( # MODULE VERSION COMMAND: these modules have replace lines, so they are built where they are
-  cd "$(cd / && go mod download -json "$1@$2" | jq -r .Dir)"
+  cd "$(cd / && go mod download -json "$1@$2" | jq -r .Dir)" || exit
   go build -mod=readonly -ldflags "$FLAGS" -o "$BIN/" "./cmd/$3"
 )
 

@@ -27,7 +27,7 @@ restore() {
   [ -z "$(ls -A "$HOME_DIR/run" 2>/dev/null)" ] || return 0
   sysctl -q -p "$BEFORE/sysctls" 2>/dev/null || :
   local d; while read -r d; do rmdir "$d" 2>/dev/null || :; done < <(cat "$BEFORE/folders" 2>/dev/null)
-  if [ -e "$BEFORE/no-netns" ] && [ -z "$(ls -A /run/netns 2>/dev/null)" ]; then umount /run/netns 2>/dev/null && rmdir /run/netns || :; fi
+  if [ -e "$BEFORE/no-netns" ] && [ -z "$(ls -A /run/netns 2>/dev/null)" ]; then umount /run/netns && rmdir /run/netns || :; fi
   rm -r "$BEFORE"
 }
 
@@ -41,12 +41,12 @@ namespaces() {
   pgrep -P $u >"$S/pid"
   ip netns attach "$NAME" "$(init_pid)"; ip netns add "$OUT"
   ip link add up0 netns "$NAME" type veth peer name up1 netns "$OUT"
-  ip -n "$NAME" addr add $NODE_IP/24 dev up0; ip -n "$NAME" link set up0 up
+  ip -n "$NAME" addr add "$NODE_IP/24" dev up0; ip -n "$NAME" link set up0 up
   ip -n "$OUT" link set lo up; ip -n "$OUT" link set up1 up
-  ip -n "$OUT" addr add $GATEWAY/24 dev up1
+  ip -n "$OUT" addr add "$GATEWAY/24" dev up1
   for ip in $OUTSIDE_IPS; do ip -n "$OUT" addr add "$ip/32" dev up1; done
-  ip -n "$NAME" route add default via $GATEWAY
-  ip -n "$OUT" route add $POD_CIDR via $NODE_IP
+  ip -n "$NAME" route add default via "$GATEWAY"
+  ip -n "$OUT" route add "$POD_CIDR" via "$NODE_IP"
   in_node sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables' 2>/dev/null || :
   local listen=(); for ip in $OUTSIDE_IPS; do listen+=("$ip:80" "$ip:443"); done
   start_host outside nsenter --net="/run/netns/$OUT" -- env "RUN=$S" "$BIN/clusterd" hello "${listen[@]}"
@@ -55,7 +55,7 @@ namespaces() {
 down() {
   [ -d "$S" ] || { echo "cluster $NAME is not up"; return; }
   local p h i c
-  while read -r h; do ! ours_or_outside "$h" || kill "$h" 2>/dev/null || :; done <"$S/hostpids"
+  while read -r h; do ! ours_or_outside "$h" || kill "$h" 2>/dev/null || :; done < <(cat "$S/hostpids" 2>/dev/null)
   p=$(init_pid) || p=
   if ours "$p"; then # takes the whole pid namespace and its mounts along
     kill -9 "$p"; while [ -d "/proc/$p" ]; do sleep 0.05; done
@@ -71,7 +71,7 @@ down() {
     # shellcheck disable=SC2086
     find $c -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
   done
-  rm -rf "$HOME_DIR/last-logs-$NAME"; mv "$S/log" "$HOME_DIR/last-logs-$NAME"
+  rm -rf "$HOME_DIR/last-logs-$NAME"; mv "$S/log" "$HOME_DIR/last-logs-$NAME" 2>/dev/null || :
   for i in $(seq 20); do rm -rf --one-file-system "$S" 2>/dev/null && break; sleep 0.1; done
   restore
   say "cluster $NAME is down; its logs: $HOME_DIR/last-logs-$NAME"

@@ -4,7 +4,7 @@ cgroups() {
   local c
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then # version 2
     mkdir -p "/sys/fs/cgroup/$CG"
-    for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :; done
+    tr " " "\n" </sys/fs/cgroup/cgroup.controllers | while read -r c; do echo "+$c" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || :; done
     return
   fi
   for c in /sys/fs/cgroup/{cpu,cpuacct,cpuset,memory,devices,freezer,blkio,pids,systemd}; do mkdir -p "$c/$CG"; done
@@ -64,7 +64,7 @@ nodeStatusUpdateFrequency: 5s
 ${KUBELET_EXTRA-syncFrequency: 5s}
 Y
   start kubelet "$BIN/kubelet" --config="$S/kubelet.yaml" --kubeconfig="$S/kubelet.kubeconfig" \
-    --hostname-override=node --node-ip=$NODE_IP --root-dir=/var/lib/kubelet
+    --hostname-override=node --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet
 }
 
 network() {

@@ -9,7 +9,7 @@ hosts_file() { # what CoreDNS answers for names of the outside
 }
 
 resolves() { [ "$(in_node "$BIN/clusterd" lookup "$DNS_IP" "$1")" = "$2" ]; }
-answers() { in_node bash -c ": </dev/tcp/$1/$2"; }
+listens() { [ -n "$(nsenter --net="/run/netns/$OUT" -- ss -Hltn "src $1 and sport = :$2")" ]; }   # (a trial connection would go upstream)
 
 relay_add() { # HOST[:PORT] [TARGET]: prints the address
   local host=${1%:*} port=443 target addr id a b
@@ -22,7 +22,7 @@ relay_add() { # HOST[:PORT] [TARGET]: prints the address
   addr=$(awk -v h="$host" '$1==h {print $3; exit}' "$S/relays")
   relay_remove "$host:$port"
   if [ -z "$addr" ]; then
-    addr=$RELAY_NET.$(awk -v n=$RELAY_FIRST '{split($3,a,"."); if (a[4]>=n) n=a[4]+1} END{print n}' "$S/relays")
+    addr=$RELAY_NET.$(awk -v n="$RELAY_FIRST" '{split($3,a,"."); if (a[4]>=n) n=a[4]+1} END{print n}' "$S/relays")
     ip -n "$OUT" addr replace "$addr/32" dev up1
   fi
   id=$(($(cat "$S/relay/last" 2>/dev/null || echo 0) + 1)); echo $id >"$S/relay/last"
@@ -31,7 +31,7 @@ relay_add() { # HOST[:PORT] [TARGET]: prints the address
   start_host relay nsenter --net="/run/netns/$OUT" -- "$BIN/clusterd" relay "tcp:$addr:$port" "unix:$S/relay/$id.sock"; b=$STARTED
   echo "$host $port $addr $target $id $a $b" >>"$S/relays"
   hosts_file
-  wait_for 10 "the relay at $addr:$port" answers "$addr" "$port"
+  wait_for 10 "the relay at $addr:$port" listens "$addr" "$port"
   [ "$(cat "$S/level")" != node ] || wait_for 20 "$host in DNS" resolves "$host" "$addr"
   echo "$addr"
 }
