@@ -104,5 +104,5 @@ fn clients_get_a_fixed_set_of_variables() {
     let env = prepared("{}", &[]).env.data.unwrap();
     assert_eq!(env["GOPROXY"], "http://ci.shop.svc:8080");
     assert_eq!(env["GOSUMDB"], "sum.example");
-    assert_eq!(prepared("{checksumDatabase: {mode: Off}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
+    assert_eq!(prepared("{checksumDatabase: {mode: 'Off'}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
 }
