@@ -99,6 +99,7 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
     Ok(next.map_or_else(Action::await_change, |wait| Action::requeue(wait.mul_f64(0.85 + 0.15 * rand::random::<f64>()))))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the signature that the controller calls")]
 fn on_error(object: Arc<Guarded>, error: &ReconcileError, state: Arc<Loop>) -> Action {
     tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "reconcile failed");
     state.context.metrics.reconcile("error");

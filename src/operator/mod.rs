@@ -111,7 +111,7 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         || format!("{:032x}", rand::random::<u128>()),
     );
     let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
-    let applied = apply::apply(client, metrics, &valid.names.cache, &uid, prepared).await?;
+    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, prepared)).await?;
     let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class);
     update_status::update_status(client, metrics, cache, status).await?;
 
