@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 SYSCTLS="vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes"
 
+MOUNT_POINTS="/var/lib/kubelet /var/lib/containerd /var/lib/cni"
+
 init_main() { # pid 1 of the node: everything else in the node dies with it
   mount --make-rshared /
   mount -t tmpfs tmpfs /run && mkdir -p /run/lock /run/netns
@@ -17,9 +19,7 @@ remember() { # what `down` of the last cluster restores
   mkdir -p "$BEFORE"
   # shellcheck disable=SC2086
   sysctl $SYSCTLS >"$BEFORE/sysctls" 2>/dev/null || :
-  local d; for d in /var/lib/kubelet /var/lib/containerd /var/lib/cni; do
-    [ -d $d ] || { mkdir -p $d; echo $d >>"$BEFORE/folders"; }
-  done
+  local d; for d in $MOUNT_POINTS; do [ -d "$d" ] || echo "$d" >>"$BEFORE/folders"; done
   mountpoint -q /run/netns || touch "$BEFORE/no-netns"
 }
 restore() {
@@ -35,6 +35,8 @@ namespaces() {
   mkdir -p "$S"/{log,pki,etcd,dns,relay,cni,images,var/lib/kubelet,var/lib/containerd,var/lib/cni,var/log}
   : >"$S/daemons"; : >"$S/hostpids"; : >"$S/relays"
   remember
+  # shellcheck disable=SC2086
+  mkdir -p $MOUNT_POINTS # each time: whoever else uses these may have removed them since
   setsid unshare --net --mount --pid --fork --kill-child --mount-proc "$HERE/cluster" __init "$S" >"$S/log/init.log" 2>&1 </dev/null 9>&- &
   local u=$! ip
   wait_for 10 namespaces test -e "$S/init-done"
