@@ -8,6 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -46,7 +47,8 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let state = Arc::new(Loop { context, failures: Mutex::default() });
 
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
+    let caches = Api::<Guarded>::all(client.clone());
+    let controller = Controller::new(caches.clone(), watcher::Config::default())
         .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
         .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
         .owns(Api::<Service>::all(client.clone()), ours.clone())
@@ -58,12 +60,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
             claim.labels().get(INSTANCE).map(|cache| ObjectRef::<Guarded>::new(cache).within(&namespace))
         })
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
-    let store = controller.store();
-    let ready = tokio::spawn(async move {
-        if store.wait_until_ready().await.is_ok() {
-            health.set_ready(true);
-        }
-    });
+    let ready = tokio::spawn(await_api_server(caches, health));
     controller
         .run(reconcile, on_error, state)
         .for_each(|result| async move {
@@ -77,6 +74,16 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
         served?;
     }
     Ok(())
+}
+
+/// Ready means: the API server serves our kind to us. Not "the first list is in the store": with no cache in the cluster
+/// that was never reported, and a Deployment without caches must become available too.
+async fn await_api_server(caches: Api<Guarded>, health: Health) {
+    while let Err(error) = caches.list_metadata(&ListParams::default().limit(1)).await {
+        tracing::warn!(%error, "waiting for the API server to serve GoModuleCache objects; is the CRD installed?");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    health.set_ready(true);
 }
 
 async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, ReconcileError> {

@@ -108,7 +108,8 @@ impl Live {
     fn publish(&self, look: &Look) {
         let digest = ring::digest::digest(&ring::digest::SHA256, look.config.as_bytes());
         let config: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let generation = look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
+        let generation =
+            look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
         self.metrics.config_info.reset();
         self.metrics.config_info.with_label_values(&[config, generation]).set(1);
     }

@@ -19,7 +19,9 @@ mod tests {
     #[test]
     fn only_the_configured_name_is_relayed() {
         assert_eq!(parse("sum.example/db", "sum.example/db/supported"), Some(SumdbPath::Supported));
-        for other in ["sum.example/supported", "other.example/supported", "sum.example/dbx/supported", "sum.example/db", "sum.example/db/../x"] {
+        for other in
+            ["sum.example/supported", "other.example/supported", "sum.example/dbx/supported", "sum.example/db", "sum.example/db/../x"]
+        {
             assert_eq!(parse("sum.example/db", other), None, "{other}");
         }
     }

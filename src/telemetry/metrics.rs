@@ -55,7 +55,8 @@ impl Metrics {
         registry.register(Box::new(duration.clone()))?;
         let in_flight = IntGauge::new("gomodcache_in_flight_requests", "Requests being answered.")?;
         registry.register(Box::new(in_flight.clone()))?;
-        let config_info = IntGaugeVec::new(opts!("gomodcache_config_info", "The configuration and credentials in use."), &["config", "credentials"])?;
+        let config_info =
+            IntGaugeVec::new(opts!("gomodcache_config_info", "The configuration and credentials in use."), &["config", "credentials"])?;
         registry.register(Box::new(config_info.clone()))?;
         let build_info = IntGaugeVec::new(opts!("gomodcache_build_info", "The version that runs."), &["version"])?;
         registry.register(Box::new(build_info.clone()))?;
@@ -65,7 +66,11 @@ impl Metrics {
             request_duration: duration,
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
             in_flight,
-            upstream_requests: counters("gomodcache_upstream_requests_total", "Requests to upstreams by host and outcome.", &["host", "class"])?,
+            upstream_requests: counters(
+                "gomodcache_upstream_requests_total",
+                "Requests to upstreams by host and outcome.",
+                &["host", "class"],
+            )?,
             upstream_endpoint_requests: counters(
                 "gomodcache_upstream_endpoint_requests_total",
                 "Requests to upstreams by kind.",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// An absolute path of a file of this repository.
@@ -77,11 +77,11 @@ fn run(program: &str, arguments: &[&str], input: Option<&[u8]>) -> Result<String
     }
 }
 
-/// Waits, at most 90 s, until a claim is true.
+/// Waits, at most 60 s, until a claim is true.
 pub(crate) fn eventually(claim: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(90);
+    let end = Instant::now() + Duration::from_secs(60);
     while !is_true() {
-        assert!(Instant::now() < end, "not within 90 s: {claim}");
+        assert!(Instant::now() < end, "not within 60 s: {claim}");
         std::thread::sleep(Duration::from_millis(300));
     }
 }
@@ -136,26 +136,4 @@ pub(crate) fn pod_reaches(namespace: &str, cache: &str, address: &str, port: u16
     let connect = format!("</dev/tcp/{address}/{port}");
     let arguments = ["node", "nsenter", "-t", &pid, "-n", "timeout", "1", "bash", "-c", &connect];
     run(&path_from_top("tests/cluster/cluster"), &arguments, None).is_ok()
-}
-
-/// Something that listens in the cluster's fake outside world until it is dropped.
-pub(crate) struct OutsideListener(Child);
-
-/// Listens on an address of the fake outside world.
-pub(crate) fn outside_listener(address: &str, port: u16) -> OutsideListener {
-    let listen = format!("TCP-LISTEN:{port},bind={address},reuseaddr,fork");
-    let child = Command::new(path_from_top("tests/cluster/cluster"))
-        .args(["outside", "socat", &listen, "SYSTEM:true"])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("socat in the outside namespace");
-    std::thread::sleep(Duration::from_millis(300));
-    OutsideListener(child)
-}
-
-impl Drop for OutsideListener {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
 }

@@ -142,7 +142,6 @@ fn runner_reaches(address: &str, port: u16) -> bool {
 #[test]
 fn b2_the_cache_reaches_its_upstream_and_another_address_only_without_the_policy() {
     let Some(stage) = stage() else { return };
-    let _listener = cluster::outside_listener("198.51.100.10", 80);
     let allowed = || cluster::pod_reaches("build", "ci", &stage.upstream_address, 80);
     let forbidden = || cluster::pod_reaches("build", "ci", "198.51.100.10", 80);
     assert!(allowed(), "the cache can't reach its upstream");
