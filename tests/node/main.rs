@@ -62,9 +62,9 @@ fn stage() -> Option<&'static Stage> {
             kubectl_ok(&["-n", "build", "wait", "--for=condition=Ready", "gomodulecache/ci", "--timeout=180s"]);
             kubectl_ok(&["apply", "-f", &path_from_top("deploy/samples/runner.yaml")]);
             kubectl_ok(&["-n", "build", "wait", "--for=condition=Ready", "pod/runner", "--timeout=120s"]);
-            runner("mkdir -p /work/module");
+            runner("mkdir -p /home/runner/module");
             for file in ["go.mod", "go.sum"] {
-                cluster::runner_file(&format!("/work/module/{file}"), &std::fs::read(format!("{go_mod}/{file}")).unwrap());
+                cluster::runner_file(&format!("/home/runner/module/{file}"), &std::fs::read(format!("{go_mod}/{file}")).unwrap());
             }
             Some(Stage { upstream, upstream_address: upstream_address.trim().to_owned() })
         })
@@ -82,8 +82,7 @@ fn default_upstream_host() -> String {
     format!("{}:{}", url.host_str().unwrap(), url.port_or_known_default().unwrap())
 }
 
-const FRESH_DOWNLOAD: &str =
-    "chmod -R u+w /work/go 2>/dev/null; rm -rf /work/go; cd /work/module && go mod download && ls /work/go/pkg/mod/cache/download | wc -l";
+const FRESH_DOWNLOAD: &str = "chmod -R u+w /home/runner/go 2>/dev/null; rm -rf /home/runner/go; cd /home/runner/module && go mod download && ls /home/runner/go/pkg/mod/cache/download | wc -l";
 
 #[test]
 fn a1_a_runner_downloads_a_real_go_mod_and_the_second_pass_is_served_from_the_cache_alone() {
@@ -216,7 +215,7 @@ fn d1_the_default_upstream_is_reached_by_its_real_name_with_tls_end_to_end_and_s
     let sumdb = kubectl_ok(&["-n", "build", "get", "configmap", "plain-env", "-o", "jsonpath={.data.GOSUMDB}"]);
     // The runner's Go has no standard library, so nothing is built: the sum is what the client checked with the database.
     let script = format!(
-        "rm -rf /work/other; mkdir -p /work/other && cd /work/other && GOFLAGS=-modcacherw GOPROXY=http://plain.build.svc:8080 GOSUMDB='{sumdb}' GOPATH=/work/other/go go mod download -json github.com/google/uuid@v1.6.0"
+        "rm -rf /home/runner/other; mkdir -p /home/runner/other && cd /home/runner/other && GOFLAGS=-modcacherw GOPROXY=http://plain.build.svc:8080 GOSUMDB='{sumdb}' GOPATH=/home/runner/other/go go mod download -json github.com/google/uuid@v1.6.0"
     );
     let mut said = String::new();
     eventually("go mod download through the cache", || {
