@@ -251,6 +251,14 @@ impl ProxyConfig {
                 return Err(invalid("must not have a query or a fragment"));
             }
         }
+        if let Some(database) = &self.checksum_database
+            && !is_database_name(&database.name)
+        {
+            return Err(ConfigError::Invalid {
+                key: "checksumDatabase.name".into(),
+                reason: "must be the name in the database's key: a host, or a host and a path, without . or .. as an element".into(),
+            });
+        }
         if let Resolution::Pinned { hosts } = &self.resolution
             && let Some(host) = hosts.iter().find(|h| h.addresses.is_empty())
         {
@@ -261,6 +269,13 @@ impl ProxyConfig {
         }
         Ok(())
     }
+}
+
+/// Whether a checksum database may have this name. It becomes a folder of the volume and a path of an upstream.
+#[must_use]
+pub fn is_database_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':');
+    name.split('/').all(|element| !element.is_empty() && !element.starts_with('.') && element.bytes().all(allowed))
 }
 
 /// Ranges that no upstream may resolve to unless it is declared internal: they are the cluster's own network, or
@@ -311,6 +326,15 @@ mod tests {
     fn a_password_in_a_url_is_refused_and_not_echoed() {
         let error = ProxyConfig::parse("version: 1\nupstreams: [{url: 'https://u:hunter2@modules.example/'}]").unwrap_err().to_string();
         assert!(error.contains("upstreams[0].url") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_database_name_stays_in_its_folder() {
+        for name in ["../x", "sum.example/../x", "", "sum.example//x", "sum.example/.x", "a b"] {
+            let text = format!("version: 1\nchecksumDatabase: {{name: '{name}'}}");
+            assert!(ProxyConfig::parse(&text).unwrap_err().to_string().starts_with("checksumDatabase.name"), "{name}");
+        }
+        assert!(ProxyConfig::parse("version: 1\nchecksumDatabase: {name: sum.example/db}").is_ok());
     }
 
     #[test]

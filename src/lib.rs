@@ -8,6 +8,7 @@ pub mod config;
 pub mod gomod;
 pub mod operator;
 pub mod proxy;
+pub mod quantity;
 pub mod source;
 pub mod store;
 pub mod sumdb;

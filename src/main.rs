@@ -36,6 +36,9 @@ struct ProxyArgs {
     /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
     #[arg(long)]
     cache_dir: Option<PathBuf>,
+    /// Bytes that the cache may hold, such as 50Gi; the least useful zips go first [default: no limit].
+    #[arg(long, value_parser = gomodcache::quantity::parse_bytes)]
+    cache_limit: Option<u64>,
     /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -97,6 +100,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 listen: args.listen,
                 admin_listen: args.admin_listen,
                 cache_dir: args.cache_dir.map_or_else(default_cache_dir, Ok)?,
+                cache_limit: args.cache_limit,
                 config: args.config,
             };
             proxy::run(settings, telemetry::on_signal()?).await?;

@@ -136,6 +136,13 @@ async fn a_second_download_asks_the_upstream_for_nothing_also_after_kill_9_and_o
     assert!(proxy.take_seen().iter().any(|path| path.ends_with("v1.0.0.zip")));
     go_mod_download(&proxy.url).await;
     assert_eq!(proxy.take_seen(), Vec::<String>::new());
+    // Commits follow the answers within a moment.
+    for _ in 0..100 {
+        if proxy.cache.path().join("corp.example/!tea/@v/v1.0.0.zip").exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     proxy.process.kill().unwrap();
     proxy.process.wait().unwrap();
     (proxy.process, proxy.url) = spawn("off", proxy.cache.path()).await;

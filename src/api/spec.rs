@@ -138,8 +138,8 @@ pub enum ChecksumMode {
     /// Under /sumdb/; clients verify.
     #[default]
     Relay,
-    /// Not at all; the env ConfigMap says GOSUMDB=off.
-    Off,
+    /// Not at all; the env ConfigMap says GOSUMDB=off. Not called Off: unquoted, YAML reads that as false.
+    Disabled,
 }
 
 /// The volume.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::build::{INSTANCE, MANAGED_BY, Prepared};
 use super::metrics::Metrics;
-use super::quantity::millis;
+use crate::quantity::millis;
 
 /// Who we are to server-side apply.
 pub(crate) const FIELD_MANAGER: &str = "gomodcache-operator";

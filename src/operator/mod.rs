@@ -11,7 +11,6 @@ pub mod defaults;
 mod dereference;
 mod egress;
 mod metrics;
-mod quantity;
 mod update_status;
 mod validate;
 

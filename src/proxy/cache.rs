@@ -1,224 +1,256 @@
-//! From a request to an answer: what is on disk, else one download however many ask.
-//!
-//! A download is a task of its own, so a client that leaves cancels nothing for others. Waiters get the object from disk
-//! when it was verified and committed.
+//! From a request to an answer: from memory, from disk, or by one download however many ask.
 
-use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
 use http::StatusCode;
 
+use super::download::{Content, Download, Downloads, Reporter};
+use super::labels::{Endpoint, Outcome};
 use super::live::Live;
+use super::memory::{Hot, Memory, SMALL};
 use crate::gomod::{Request, SumdbPath};
 use crate::source::{Check, FetchError, Fetched, Wanted};
-use crate::store::Store;
+use crate::store::{Growing, Object, Store};
 use crate::sumdb;
-use crate::telemetry::Metrics;
 
 /// How long a list, `@latest` or branch is served without asking again.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_secs(30);
+/// How long after that it is still served while an upstream is asked: a new tag is seen within the sum of both.
+const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
 /// How long an upstream's "not found" for a file of a version is believed: an early request of a new tag must not hide it.
 const NEGATIVE: Duration = Duration::from_secs(10);
 const MAX_NEGATIVE: usize = 10_000;
-const MAX_DOWNLOADS: usize = 4_096;
-
-/// The result of a look-up; a metric's label.
-pub(super) type ResultLabel = &'static str;
 
 /// What a client gets.
 pub(super) enum Answer {
-    /// A file of the store.
-    File(PathBuf),
-    /// A stale object, and its age.
-    Stale(PathBuf, Duration),
-    /// Bytes that are on no disk.
-    Bytes(Bytes),
+    /// From memory.
+    Hot(Arc<Hot>),
+    /// A file of the store, and its length.
+    File(File, u64),
+    /// A zip that is being downloaded, as far as it may be shown.
+    Growing(Arc<Growing>),
+    /// An answer that is too old, and its age.
+    Stale(Bytes, Duration),
     /// Nothing, and why.
     Error(FetchError),
 }
-
-#[derive(Clone)]
-enum Downloaded {
-    Stored,
-    Uncached(Bytes),
-}
-
-type Download = Shared<BoxFuture<'static, Result<Downloaded, FetchError>>>;
 
 /// The store, the sources, and the downloads under way.
 pub(super) struct Cache {
     store: Store,
     live: Arc<Live>,
-    metrics: Arc<Metrics>,
-    downloads: Mutex<HashMap<Request, Download>>,
+    memory: Arc<Memory>,
+    downloads: Arc<Downloads>,
     negative: Mutex<HashMap<Request, (Instant, FetchError)>>,
 }
 
 impl Cache {
-    pub(super) fn new(store: Store, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
-        Self { store, live, metrics, downloads: Mutex::default(), negative: Mutex::default() }
+    pub(super) fn new(store: Store, live: Arc<Live>, memory: Arc<Memory>) -> Self {
+        Self { store, live, memory, downloads: Arc::default(), negative: Mutex::default() }
     }
 
-    /// Answers a request, from the disk where that may be.
-    pub(super) async fn answer(self: &Arc<Self>, request: &Request) -> (Answer, ResultLabel) {
+    /// What memory has for a path as it stands in a request.
+    pub(super) fn hot(&self, path: &str, now: Instant) -> Option<Arc<Hot>> {
+        let hot = self.memory.get(path, now)?;
+        if let Some(file) = hot.use_to_count(now) {
+            let (store, file) = (self.store.clone(), file.to_owned());
+            // Once a minute and object; nobody waits for it.
+            drop(tokio::task::spawn_blocking(move || store.count_use(&file)));
+        }
+        Some(hot)
+    }
+
+    /// Answers a request; `path` is how it was spelled.
+    pub(super) async fn answer(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
         match request {
-            Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
-            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request)).await,
-            _ => self.answer_mutable(request).await,
+            Request::Sumdb(rest) => self.answer_sumdb(request, rest, path).await,
+            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), path).await,
+            _ => self.answer_mutable(request, path).await,
         }
     }
 
-    async fn answer_immutable(self: &Arc<Self>, request: &Request, path: PathBuf) -> (Answer, ResultLabel) {
-        if is_file(&path).await {
-            return (Answer::File(path), "hit");
+    async fn answer_immutable(self: &Arc<Self>, request: &Request, file: PathBuf, path: &str) -> (Answer, Outcome) {
+        // What is being downloaded is not on disk yet; what is not, may be.
+        if self.downloads.get(request).is_none() {
+            match self.read(file.clone()).await {
+                Ok(Some(object)) => return (self.answer_from_disk(object, request, &file, path), Outcome::Hit),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, file = %file.display(), "can't read a cached object; asking upstream"),
+            }
+            if let Some(error) = self.known_absent(request) {
+                return (Answer::Error(error), Outcome::Negative);
+            }
         }
-        if let Some(error) = self.known_absent(request) {
-            return (Answer::Error(error), "negative");
-        }
-        let (downloaded, joined) = self.download_once(request).await;
-        let label = if joined { "coalesced" } else { "miss" };
-        match downloaded {
-            Ok(Downloaded::Stored) => (Answer::File(path), label),
-            Ok(Downloaded::Uncached(bytes)) => (Answer::Bytes(bytes), label),
+        let (content, outcome) = self.download(request).await;
+        match content {
+            Ok(Content::Small(bytes)) => {
+                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), &file));
+                self.memory.insert(path, Arc::clone(&hot));
+                (Answer::Hot(hot), outcome)
+            }
+            Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
-                let label = error_label(&error);
-                if label == "not_found" {
+                let outcome = outcome_of(&error);
+                if outcome == Outcome::NotFound {
                     self.remember_absent(request, &error);
                 }
-                (Answer::Error(error), label)
+                (Answer::Error(error), outcome)
             }
         }
     }
 
-    async fn answer_mutable(self: &Arc<Self>, request: &Request) -> (Answer, ResultLabel) {
-        let path = self.store.path(request);
-        let age = age_of(&path).await;
-        if age.is_some_and(|age| age < FRESH) {
-            return (Answer::File(path), "hit");
+    async fn answer_mutable(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
+        let kept = self.read_dated(self.store.path(request)).await;
+        if let Some((bytes, age)) = &kept {
+            if *age < FRESH {
+                return (self.keep_fresh(bytes.clone(), FRESH - *age, request, path), Outcome::Hit);
+            }
+            if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
+                // The task goes on by itself; the next request finds its result.
+                let _revalidation = self.start(request);
+                return (Answer::Stale(bytes.clone(), *age), Outcome::Stale);
+            }
         }
-        let (downloaded, joined) = self.download_once(request).await;
-        match (downloaded, age) {
-            (Ok(Downloaded::Stored), _) => (Answer::File(path), if joined { "coalesced" } else { "miss" }),
-            (Ok(Downloaded::Uncached(bytes)), _) => (Answer::Bytes(bytes), "miss"),
-            (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), "not_found"),
+        let (content, outcome) = self.download(request).await;
+        match (content, kept) {
+            (Ok(Content::Small(bytes)), _) => (self.keep_fresh(bytes, FRESH, request, path), outcome),
+            (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
+            (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), Outcome::NotFound),
             // An outage, and something to show for it.
-            (Err(error), Some(age)) => {
+            (Err(error), Some((bytes, age))) => {
                 tracing::warn!(%error, request = %request.escaped(), "serving a stale answer");
-                (Answer::Stale(path, age), "stale")
+                (Answer::Stale(bytes, age), Outcome::Stale)
             }
             (Err(FetchError::Offline), None) => self.answer_offline(request),
-            (Err(error), None) => (Answer::Error(error), "error"),
+            (Err(error), None) => (Answer::Error(error), Outcome::Error),
         }
     }
 
     /// Without an upstream the list is what the disk has. A 404 then lets the go command try the next path prefix.
-    fn answer_offline(&self, request: &Request) -> (Answer, ResultLabel) {
+    fn answer_offline(&self, request: &Request) -> (Answer, Outcome) {
         let versions = match request {
             Request::List(module) => self.store.cached_versions(module),
             _ => Vec::new(),
         };
         if versions.is_empty() {
-            return (Answer::Error(not_found("not cached, and this cache is offline\n")), "not_found");
+            return (Answer::Error(not_found("not cached, and this cache is offline\n")), Outcome::NotFound);
         }
-        (Answer::Bytes(Bytes::from(versions.join("\n") + "\n")), "hit")
+        let list = Bytes::from(versions.join("\n") + "\n");
+        (Answer::Hot(Arc::new(Hot::mutable(list, Endpoint::List, Instant::now()))), Outcome::Hit)
     }
 
-    async fn answer_sumdb(self: &Arc<Self>, request: &Request, rest: &str) -> (Answer, ResultLabel) {
+    async fn answer_sumdb(self: &Arc<Self>, request: &Request, rest: &str, path: &str) -> (Answer, Outcome) {
         let chain = self.live.chain();
-        let Some((name, path)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
-            return (Answer::Error(not_found("this cache does not relay that checksum database\n")), "not_found");
+        let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
+            return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
         };
-        match path {
-            SumdbPath::Supported => (Answer::Bytes(Bytes::new()), "hit"),
-            SumdbPath::Latest => match chain.fetch_sumdb(path.escaped()).await {
-                Ok(Fetched::Bytes(bytes)) => (Answer::Bytes(bytes), "miss"),
-                Ok(Fetched::Zip { .. }) => (Answer::Error(FetchError::Local("a zip where text was asked".to_owned())), "error"),
+        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, Endpoint::Sumdb, Instant::now())));
+        match asked {
+            SumdbPath::Supported => (uncached(Bytes::new()), Outcome::Hit),
+            SumdbPath::Latest => match chain.fetch_sumdb(asked.escaped()).await {
+                Ok(bytes) => (uncached(bytes), Outcome::Miss),
                 Err(error) => {
-                    let label = error_label(&error);
-                    (Answer::Error(error), label)
+                    let outcome = outcome_of(&error);
+                    (Answer::Error(error), outcome)
                 }
             },
             SumdbPath::Lookup(_) | SumdbPath::Tile(_) => {
-                let file = self.store.sumdb_path(name, path.escaped());
-                self.answer_immutable(request, file).await
+                let file = self.store.sumdb_path(name, asked.escaped());
+                self.answer_immutable(request, file, path).await
             }
         }
     }
 
-    /// Joins the download of an object, or starts it. The flag says that another request had started it.
-    async fn download_once(self: &Arc<Self>, request: &Request) -> (Result<Downloaded, FetchError>, bool) {
-        let (download, joined) = {
-            let mut downloads = lock(&self.downloads);
-            if let Some(download) = downloads.get(request) {
-                (download.clone(), true)
-            } else if downloads.len() >= MAX_DOWNLOADS {
-                return (Err(FetchError::Local(format!("{MAX_DOWNLOADS} downloads are under way; try again"))), false);
-            } else {
-                let running = Running { cache: Arc::clone(self), request: request.clone() };
-                let task = tokio::spawn(async move { running.cache.download(&running.request).await });
-                let download = task.map(|end| end.unwrap_or_else(|e| Err(FetchError::Local(e.to_string())))).boxed().shared();
-                downloads.insert(request.clone(), download.clone());
-                (download, false)
-            }
-        };
-        (download.await, joined)
+    /// Joins the download of an object, or starts it, and waits until there is something to answer.
+    async fn download(self: &Arc<Self>, request: &Request) -> (Result<Content, FetchError>, Outcome) {
+        match self.start(request) {
+            Ok((download, started)) => (download.content().await, if started { Outcome::Miss } else { Outcome::Coalesced }),
+            Err(error) => (Err(error), Outcome::Error),
+        }
     }
 
-    async fn download(&self, request: &Request) -> Result<Downloaded, FetchError> {
+    fn start(self: &Arc<Self>, request: &Request) -> Result<(Download, bool), FetchError> {
+        let growing = || match request {
+            Request::Zip(..) => self.store.growing().map(|growing| Some(Arc::new(growing))),
+            _ => Ok(None),
+        };
+        let this = Arc::clone(self);
+        self.downloads.join_or_start(request, growing, |reporter| {
+            tokio::spawn(async move { this.run(&reporter).await });
+        })
+    }
+
+    /// The task of one download.
+    async fn run(&self, reporter: &Reporter) {
         let chain = self.live.chain();
+        let request = reporter.request();
         let sumdb_path = match request {
             Request::Sumdb(rest) => chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))),
             _ => None,
         };
-        let path = match &sumdb_path {
+        let file = match &sumdb_path {
             Some((name, path)) => self.store.sumdb_path(name, path.escaped()),
             None => self.store.path(request),
         };
-        // Another download may have ended between this request's look at the disk and now.
-        let is_immutable = request.is_immutable() || sumdb_path.is_some();
-        if is_immutable && is_file(&path).await {
-            return Ok(Downloaded::Stored);
-        }
-        if let Some((_, asked)) = &sumdb_path {
-            let fetched = chain.fetch_sumdb(asked.escaped()).await?;
-            return self.keep(fetched, None, path).await;
-        }
-        let temp = match request {
-            Request::Zip(..) => Some(self.store.temp_file().map_err(|e| FetchError::Local(e.to_string()))?.1),
-            _ => None,
+        let fetched = match &sumdb_path {
+            Some((_, asked)) => chain.fetch_sumdb(asked.escaped()).await.map(Fetched::Bytes),
+            None => {
+                let check = check_of(request);
+                let wanted = Wanted { path: request.escaped(), endpoint: request.endpoint(), check, file: reporter.growing().cloned() };
+                chain.fetch(&wanted).await
+            }
         };
-        let wanted = Wanted {
-            path: request.escaped(),
-            endpoint: request.endpoint(),
-            check: check_of(request),
-            file: temp.as_ref().map(|temp| temp.to_path_buf()),
+        let commit = match (fetched, reporter.growing()) {
+            (Ok(Fetched::Bytes(bytes)), _) => {
+                reporter.report(Ok(Content::Small(bytes.clone())));
+                self.store.commit_bytes(bytes, file.clone()).await
+            }
+            (Ok(Fetched::Zip { h1 }), Some(growing)) => {
+                reporter.report(Ok(Content::Zip(Arc::clone(growing))));
+                self.store.commit_zip(Arc::clone(growing), h1, file.clone()).await
+            }
+            (Ok(Fetched::Zip { .. }), None) => return reporter.report(Err(FetchError::Local("a zip that was not asked for".to_owned()))),
+            (Err(error), _) => return reporter.report(Err(error)),
         };
-        let fetched = chain.fetch(&wanted).await?;
-        self.keep(fetched, temp, path).await
+        if let Err(error) = commit {
+            // Whoever asked has its answer: a full disk must not fail a build.
+            tracing::error!(%error, file = %file.display(), "can't write the volume; the object was passed through uncached");
+        }
     }
 
-    async fn keep(&self, fetched: Fetched, temp: Option<tempfile::TempPath>, path: PathBuf) -> Result<Downloaded, FetchError> {
+    async fn read(&self, file: PathBuf) -> std::io::Result<Option<Object>> {
         let store = self.store.clone();
-        let commit = tokio::task::spawn_blocking(move || match (fetched, temp) {
-            (Fetched::Zip { h1 }, Some(temp)) => {
-                store.commit_zip(temp, &h1, &path).map(|()| Downloaded::Stored).map_err(|e| FetchError::Local(e.to_string()))
+        tokio::task::spawn_blocking(move || store.read(&file, SMALL)).await.map_err(std::io::Error::other)?
+    }
+
+    fn answer_from_disk(&self, object: Object, request: &Request, file: &Path, path: &str) -> Answer {
+        match object {
+            Object::Large(file, length) => Answer::File(file, length),
+            Object::Small(bytes) => {
+                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), file));
+                self.memory.insert(path, Arc::clone(&hot));
+                Answer::Hot(hot)
             }
-            (Fetched::Zip { .. }, None) => Err(FetchError::Local("a zip that was not asked for".to_owned())),
-            (Fetched::Bytes(bytes), _) => match store.commit_bytes(&bytes, &path) {
-                Ok(()) => Ok(Downloaded::Stored),
-                // A full disk must not fail a build: small objects pass through.
-                Err(error) => {
-                    tracing::error!(%error, path = %path.display(), "can't write the volume; passing through uncached");
-                    Ok(Downloaded::Uncached(bytes))
-                }
-            },
-        });
-        commit.await.unwrap_or_else(|e| Err(FetchError::Local(e.to_string())))
+        }
+    }
+
+    /// A mutable object and its age. Its time is that of its download: reading it is no use that counts.
+    async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
+        let modified = tokio::fs::metadata(&file).await.ok()?.modified().ok()?;
+        let bytes = tokio::fs::read(&file).await.ok()?;
+        Some((Bytes::from(bytes), SystemTime::now().duration_since(modified).unwrap_or_default()))
+    }
+
+    fn keep_fresh(&self, bytes: Bytes, rest: Duration, request: &Request, path: &str) -> Answer {
+        let hot = Arc::new(Hot::mutable(bytes, Endpoint::of(request), Instant::now() + rest));
+        self.memory.insert(path, Arc::clone(&hot));
+        Answer::Hot(hot)
     }
 
     fn known_absent(&self, request: &Request) -> Option<FetchError> {
@@ -235,22 +267,6 @@ impl Cache {
             negative.insert(request.clone(), (Instant::now(), error.clone()));
         }
     }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-}
-
-/// A download under way; however it ends, its place is free again.
-struct Running {
-    cache: Arc<Cache>,
-    request: Request,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        lock(&self.cache.downloads).remove(&self.request);
-    }
 }
 
 fn check_of(request: &Request) -> Check {
@@ -262,21 +278,12 @@ fn check_of(request: &Request) -> Check {
     }
 }
 
-fn error_label(error: &FetchError) -> ResultLabel {
-    if matches!(error, FetchError::NotFound { .. }) { "not_found" } else { "error" }
+fn outcome_of(error: &FetchError) -> Outcome {
+    if matches!(error, FetchError::NotFound { .. }) { Outcome::NotFound } else { Outcome::Error }
 }
 
 fn not_found(text: &'static str) -> FetchError {
     FetchError::NotFound { status: StatusCode::NOT_FOUND, text: Bytes::from_static(text.as_bytes()) }
-}
-
-async fn is_file(path: &Path) -> bool {
-    tokio::fs::metadata(path).await.is_ok_and(|metadata| metadata.is_file())
-}
-
-async fn age_of(path: &Path) -> Option<Duration> {
-    let modified = tokio::fs::metadata(path).await.ok()?.modified().ok()?;
-    Some(SystemTime::now().duration_since(modified).unwrap_or_default())
 }
 
 /// A panic elsewhere does not make the map wrong: every change of it is one call.

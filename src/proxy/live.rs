@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::memory::Memory;
 use super::{Error, Settings};
 use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
 use crate::source::{Chain, Timeouts, from_environment};
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub(super) struct Live {
     chain: ArcSwap<Chain>,
     files: Option<Files>,
+    memory: Arc<Memory>,
     metrics: Arc<Metrics>,
 }
 
@@ -40,11 +42,12 @@ struct Look {
 }
 
 impl Live {
-    pub(super) async fn load(settings: &Settings, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, Error> {
+    pub(super) async fn load(settings: &Settings, store: &Store, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Result<Self, Error> {
+        let (memory, metrics) = (Arc::clone(memory), Arc::clone(metrics));
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
-            let chain = Chain::new(&config, &BTreeMap::new(), Timeouts::default(), metrics).map_err(Error::Source)?;
-            return Ok(Self { chain: ArcSwap::from_pointee(chain), files: None, metrics: Arc::clone(metrics) });
+            let chain = Chain::new(&config, &BTreeMap::new(), Timeouts::default(), &metrics).map_err(Error::Source)?;
+            return Ok(Self { chain: ArcSwap::from_pointee(chain), files: None, memory, metrics });
         };
         let files = Files {
             config: config.clone(),
@@ -53,9 +56,9 @@ impl Live {
             store: store.clone(),
         };
         let look = files.look();
-        let chain = match chain_of(&look, metrics) {
+        let chain = match chain_of(&look, &metrics) {
             Ok(chain) => {
-                files.remember(&look);
+                files.remember(&look).await;
                 chain
             }
             // A bad ConfigMap must not stop a restart.
@@ -67,10 +70,10 @@ impl Live {
                 tracing::error!(error, "the configuration can't be used; going on with the last good one");
                 metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
-                chain_of(&last, metrics).map_err(Error::Source)?
+                chain_of(&last, &metrics).map_err(Error::Source)?
             }
         };
-        let live = Self { chain: ArcSwap::from_pointee(chain), files: Some(files), metrics: Arc::clone(metrics) };
+        let live = Self { chain: ArcSwap::from_pointee(chain), files: Some(files), memory, metrics };
         live.publish(&look);
         Ok(live)
     }
@@ -92,7 +95,9 @@ impl Live {
             match chain_of(&look, &self.metrics) {
                 Ok(chain) => {
                     self.chain.store(Arc::new(chain));
-                    files.remember(&look);
+                    // After the swap: what the old chain answered must not outlive it.
+                    self.memory.clear();
+                    files.remember(&look).await;
                     self.publish(&look);
                     tracing::info!("configuration reloaded");
                 }
@@ -130,8 +135,8 @@ impl Files {
         Look { config, credentials }
     }
 
-    fn remember(&self, look: &Look) {
-        if let Err(error) = self.store.commit_bytes(&Bytes::from(look.config.clone()), &self.last_good) {
+    async fn remember(&self, look: &Look) {
+        if let Err(error) = self.store.commit_bytes(Bytes::from(look.config.clone()), self.last_good.clone()).await {
             tracing::warn!(%error, "can't keep the last good configuration");
         }
     }

@@ -1,8 +1,13 @@
-//! The data plane. One request: [`server`] takes it, [`cache`] looks it up or fetches it once, [`respond`] answers it.
-//! [`live`] keeps the configuration current.
+//! The data plane. One request: [`server`] takes it and answers from [`memory`] if it can; else [`cache`] looks it up on disk
+//! or fetches it once ([`download`]); [`respond`] and [`body`] put it on the wire. [`live`] keeps the configuration current.
 
+mod access_log;
+mod body;
 mod cache;
+mod download;
+mod labels;
 mod live;
+mod memory;
 mod respond;
 mod server;
 
@@ -12,6 +17,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use access_log::AccessLog;
+use cache::Cache;
+use labels::Counters;
+use live::Live;
+use memory::Memory;
 
 use crate::config::ConfigError;
 use crate::source::EnvironmentError;
@@ -27,6 +38,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// The cache's folder; created when it is missing.
     pub cache_dir: PathBuf,
+    /// How many bytes the cache may hold. Absent: as many as fit, unless the configuration says.
+    pub cache_limit: Option<u64>,
     /// A [`crate::config::ProxyConfig`] file. Absent: the environment's `GOPROXY` and `GOSUMDB`, else `go env`.
     pub config: Option<PathBuf>,
 }
@@ -73,8 +86,10 @@ pub enum Error {
 /// The settings or the configuration can't be used.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new()?);
-    let store = Store::open(&settings.cache_dir).map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
-    let live = Arc::new(live::Live::load(&settings, &store, &metrics).await?);
+    let store = Store::open(&settings.cache_dir, settings.cache_limit, &metrics)
+        .map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
+    let memory = Arc::new(Memory::new());
+    let live = Arc::new(Live::load(&settings, &store, &memory, &metrics).await?);
     let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(
@@ -88,8 +103,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
 
-    let cache = Arc::new(cache::Cache::new(store, live, Arc::clone(&metrics)));
-    server::serve(modules, cache, metrics, health, shutdown.clone()).await;
+    let service = server::Service {
+        cache: Arc::new(Cache::new(store, live, memory)),
+        counters: Counters::new(&metrics),
+        log: AccessLog::start(metrics.access_log_dropped.clone())?,
+        metrics,
+    };
+    server::serve(modules, service, health, shutdown.clone()).await;
     admin_shutdown.cancel();
     shutdown.cancel();
     if let Err(error) = watcher.await {

@@ -1,49 +1,46 @@
-//! From an answer to bytes on the wire. Every error is `text/plain`: anything else costs the client its connection.
+//! From an answer to a response. Every error is `text/plain`: anything else costs the client its connection.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
 use http::header::{AGE, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
-use tokio_util::io::ReaderStream;
 
+use super::body::Body;
 use super::cache::Answer;
-use crate::gomod::Request;
+use super::labels::Endpoint;
 use crate::source::FetchError;
 
-/// A body: in memory, or streamed from a file.
-pub(super) type Body = BoxBody<Bytes, std::io::Error>;
-
-/// Larger files are streamed in pieces of this size.
-const PIECE: usize = 128 << 10;
-const TEXT: &str = "text/plain; charset=utf-8";
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const ZIP: HeaderValue = HeaderValue::from_static("application/zip");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Turns an answer into a response; the second value is the length of its body.
-pub(super) async fn respond(request: &Request, answer: Answer) -> (Response<Body>, u64) {
+/// Turns an answer into a response; the second value is the length of its body, 0 if nobody knows it yet.
+pub(super) fn respond(endpoint: Endpoint, answer: Answer) -> (Response<Body>, u64) {
     match answer {
-        Answer::Bytes(bytes) => with_type(request, bytes),
-        Answer::Error(error) => from_error(&error),
-        Answer::File(path) => from_file(request, &path).await,
-        Answer::Stale(path, age) => {
-            let (mut response, length) = from_file(request, &path).await;
+        Answer::Hot(hot) => good(endpoint, hot.body.len() as u64, Body::Full(hot.body.clone())),
+        Answer::File(file, length) => good(endpoint, length, Body::file(file, length)),
+        Answer::Growing(growing) => {
+            let progress = growing.progress();
+            match progress.length.or((progress.end == Some(true)).then_some(progress.written)) {
+                Some(length) => good(endpoint, length, Body::growing(growing, Some(length))),
+                None => (with_type(endpoint, Body::growing(growing, None)), 0),
+            }
+        }
+        Answer::Stale(bytes, age) => {
+            let (mut response, length) = good(endpoint, bytes.len() as u64, Body::Full(bytes));
             response.headers_mut().insert(AGE, HeaderValue::from(age.as_secs()));
             response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static("gomodcache; hit; detail=stale"));
             (response, length)
         }
+        Answer::Error(error) => from_error(&error),
     }
 }
 
 /// An answer in a few lines of text.
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> (Response<Body>, u64) {
     let bytes = text.into();
-    let length = bytes.len() as u64;
-    let mut response = Response::new(full(bytes));
+    let (mut response, length) = good(Endpoint::Other, bytes.len() as u64, Body::Full(bytes));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     (response, length)
 }
 
@@ -56,53 +53,33 @@ pub(super) fn method_not_allowed() -> (Response<Body>, u64) {
 
 /// The same head without the body.
 pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
-    response.map(|_| full(Bytes::new()))
+    response.map(|_| Body::Full(Bytes::new()))
 }
 
 fn from_error(error: &FetchError) -> (Response<Body>, u64) {
     match error {
         FetchError::NotFound { status, text: words } => text(*status, words.clone()),
-        FetchError::Offline => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        FetchError::Offline | FetchError::Local(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),
-        FetchError::Local(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
     }
 }
 
-async fn from_file(request: &Request, path: &std::path::Path) -> (Response<Body>, u64) {
-    let opened = async {
-        let mut file = tokio::fs::File::open(path).await?;
-        let length = file.metadata().await?.len();
-        if length <= PIECE as u64 {
-            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-            tokio::io::AsyncReadExt::read_to_end(&mut file, &mut bytes).await?;
-            return Ok::<_, std::io::Error>(with_type(request, Bytes::from(bytes)));
-        }
-        let stream = ReaderStream::with_capacity(file, PIECE).map_ok(Frame::data);
-        let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream)));
-        response.headers_mut().insert(CONTENT_TYPE, content_type(request));
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-        Ok((response, length))
-    };
-    match opened.await {
-        Ok(answer) => answer,
-        Err(error) => from_error(&FetchError::Local(error.to_string())),
-    }
-}
-
-fn with_type(request: &Request, bytes: Bytes) -> (Response<Body>, u64) {
-    let (mut response, length) = text(StatusCode::OK, bytes);
-    response.headers_mut().insert(CONTENT_TYPE, content_type(request));
+fn good(endpoint: Endpoint, length: u64, body: Body) -> (Response<Body>, u64) {
+    let mut response = with_type(endpoint, body);
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     (response, length)
 }
 
-fn content_type(request: &Request) -> HeaderValue {
-    HeaderValue::from_static(match request {
-        Request::Zip(..) => "application/zip",
-        Request::Info(..) | Request::Latest(_) => "application/json",
-        Request::List(_) | Request::Mod(..) | Request::Sumdb(_) => TEXT,
-    })
+fn with_type(endpoint: Endpoint, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, content_type(endpoint));
+    response
 }
 
-fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never| match never {}).boxed()
+fn content_type(endpoint: Endpoint) -> HeaderValue {
+    match endpoint {
+        Endpoint::Zip => ZIP,
+        Endpoint::Info | Endpoint::Latest => JSON,
+        Endpoint::List | Endpoint::Mod | Endpoint::Sumdb | Endpoint::Other => TEXT,
+    }
 }

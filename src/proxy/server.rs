@@ -11,11 +11,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::Cache;
-use super::respond::{self, Body};
+use super::access_log::{AccessLog, Line};
+use super::body::Body;
+use super::cache::{Answer, Cache};
+use super::labels::{Counters, Endpoint, Outcome};
+use super::respond;
 use crate::gomod::Request;
 use crate::telemetry::{Health, Metrics};
 
@@ -24,8 +28,17 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// How long a connection may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
+/// What a connection needs to answer its requests.
+pub(super) struct Service {
+    pub(super) cache: Arc<Cache>,
+    pub(super) counters: Counters,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log: AccessLog,
+}
+
 /// Serves until the token is cancelled, then lets running answers end.
-pub(super) async fn serve(listener: TcpListener, cache: Arc<Cache>, metrics: Arc<Metrics>, health: Health, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, service: Service, health: Health, shutdown: CancellationToken) {
+    let state = Arc::new(service);
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -40,10 +53,10 @@ pub(super) async fn serve(listener: TcpListener, cache: Arc<Cache>, metrics: Arc
             }
         };
         let _best_effort = stream.set_nodelay(true);
-        let cache = Arc::clone(&cache);
+        let state = Arc::clone(&state);
         let service = service_fn(move |request| {
-            let cache = Arc::clone(&cache);
-            async move { Ok::<_, Infallible>(handle(&cache, client, request).await) }
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(handle(&state, client, request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
@@ -56,38 +69,50 @@ pub(super) async fn serve(listener: TcpListener, cache: Arc<Cache>, metrics: Arc
     health.set_ready(false);
     drop(listener);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!(in_flight = metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());
+        tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());
     }
 }
 
 /// One request from its path to its answer.
-async fn handle(cache: &Arc<Cache>, client: SocketAddr, http: http::Request<Incoming>) -> Response<Body> {
+async fn handle(service: &Service, client: SocketAddr, http: http::Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let metrics = cache.metrics();
-    metrics.in_flight.inc();
-    let parsed = Request::parse(http.uri().path());
-    let endpoint = parsed.as_ref().map_or("other", Request::endpoint);
+    let path = http.uri().path();
     let is_head = http.method() == Method::HEAD;
-    let ((response, length), result) = match &parsed {
-        _ if !is_head && http.method() != Method::GET => (respond::method_not_allowed(), "error"),
-        Err(error) => (respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n")), "not_found"),
-        Ok(request) => {
-            let (answer, result) = cache.answer(request).await;
-            (respond::respond(request, answer).await, result)
+    let is_get = http.method() == Method::GET;
+    let (endpoint, outcome, (response, length)) = match service.cache.hot(path, started).filter(|_| is_get) {
+        Some(hot) => (hot.endpoint, Outcome::Hit, respond::respond(hot.endpoint, Answer::Hot(hot))),
+        None if !is_get && !is_head => (Endpoint::Other, Outcome::Error, respond::method_not_allowed()),
+        None => {
+            let _in_flight = InFlight::enter(&service.metrics.in_flight);
+            match Request::parse(path) {
+                Err(error) => (Endpoint::Other, Outcome::NotFound, respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n"))),
+                Ok(request) => {
+                    let (answer, outcome) = service.cache.answer(&request, path).await;
+                    let endpoint = Endpoint::of(&request);
+                    (endpoint, outcome, respond::respond(endpoint, answer))
+                }
+            }
         }
     };
     let elapsed = started.elapsed();
-    metrics.requests.with_label_values(&[endpoint, result]).inc();
-    metrics.request_duration.with_label_values(&[endpoint]).observe(elapsed.as_secs_f64());
-    if !is_head {
-        metrics.response_bytes.with_label_values(&[endpoint]).inc_by(length);
-    }
-    metrics.in_flight.dec();
-    let module = parsed.as_ref().ok().and_then(Request::module).map(ToString::to_string);
-    let version = parsed.as_ref().ok().and_then(Request::version).map(ToString::to_string);
-    tracing::info!(
-        target: "access", %client, endpoint, module, version, status = response.status().as_u16(), result, bytes = length,
-        milliseconds = elapsed.as_millis() as u64
-    );
+    let (status, bytes) = (response.status().as_u16(), if is_head { 0 } else { length });
+    service.counters.count(endpoint, outcome, elapsed, bytes);
+    service.log.log(&Line { client, endpoint, path, status, outcome, bytes, elapsed });
     if is_head { respond::without_body(response) } else { response }
+}
+
+/// Counts a request while it is being answered, also one whose client leaves.
+struct InFlight<'a>(&'a IntGauge);
+
+impl<'a> InFlight<'a> {
+    fn enter(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::upstream::Upstream;
@@ -83,6 +84,12 @@ impl Chain {
     pub async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
         let mut worst: Option<FetchError> = None;
         for upstream in &self.upstreams {
+            // Another upstream's zip may be packed differently: its bytes can't follow what a client has already.
+            if let Some(file) = &wanted.file
+                && !file.restart().map_err(|e| FetchError::Local(e.to_string()))?
+            {
+                break;
+            }
             match upstream.fetch(wanted).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error @ FetchError::NotFound { .. }) => worst = worst.or(Some(error)),
@@ -106,13 +113,16 @@ impl Chain {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn fetch_sumdb(&self, path: &str) -> Result<Fetched, FetchError> {
+    pub async fn fetch_sumdb(&self, path: &str) -> Result<Bytes, FetchError> {
         let Some(sumdb) = &self.sumdb else { return Err(FetchError::Offline) };
         if self.is_offline() && !sumdb.is_explicit {
             return Err(FetchError::Offline);
         }
         let (upstream, prefix) = sumdb.relay.get_or_try_init(|| self.find_relay(sumdb)).await?;
-        upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await
+        match upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await? {
+            Fetched::Bytes(bytes) => Ok(bytes),
+            Fetched::Zip { .. } => Err(FetchError::Local("a zip where text was asked".to_owned())),
+        }
     }
 
     async fn find_relay(&self, sumdb: &Sumdb) -> Result<(Arc<Upstream>, String), FetchError> {

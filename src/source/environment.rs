@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use url::{Host, Url};
 
-use crate::config::{CONFIG_VERSION, ChecksumDatabase, Fallback, ProxyConfig, Resolution, Upstream};
+use crate::config::{CONFIG_VERSION, ChecksumDatabase, Fallback, ProxyConfig, Resolution, Upstream, is_database_name};
 
 /// Why the environment is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -96,8 +96,7 @@ fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, EnvironmentErro
     let Some(key) = fields.next().filter(|key| *key != "off") else { return Ok(None) };
     let url = fields.next().map(Url::parse).transpose().map_err(|e| invalid(format!("the URL: {e}")))?;
     let name = key.split('+').next().unwrap_or_default();
-    let name_ok = !name.is_empty() && name.split('/').all(|e| !e.is_empty() && !e.starts_with('.'));
-    if !name_ok || fields.next().is_some() {
+    if !is_database_name(name) || fields.next().is_some() {
         return Err(invalid("must be a name, a key, or a key and a URL".to_owned()));
     }
     Ok(Some(ChecksumDatabase { name: name.to_owned(), url }))

@@ -59,6 +59,18 @@ impl Class {
         matches!(self, Self::Connect | Self::ServerError)
     }
 
+    /// Whether this may go away when it is asked again as late as the upstream said.
+    #[must_use]
+    pub(super) fn may_be_retried_later(self) -> bool {
+        matches!(self, Self::RateLimited | Self::ServerError)
+    }
+
+    /// Whether the upstream said nothing at all.
+    #[must_use]
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Self::Dns | Self::Connect | Self::Tls | Self::Timeout)
+    }
+
     fn advice(self) -> &'static str {
         match self {
             Self::Dns => "check the host's name and the addresses that the cache may use",
@@ -84,6 +96,8 @@ pub struct Fault {
     pub host: String,
     /// The reason in a sentence, without secrets and without signed URLs.
     pub reason: String,
+    /// How long the upstream wants to be left alone.
+    pub retry_after: Option<std::time::Duration>,
 }
 
 impl Fault {

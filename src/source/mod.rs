@@ -1,18 +1,22 @@
 //! Where modules come from: the ordered chain of upstreams, redirects, credentials and dialling. Knows nothing of the
 //! cache or of clients.
 
+mod body;
+mod breaker;
 mod chain;
 mod environment;
 mod fault;
+mod request;
 mod resolve;
 mod upstream;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::gomod::{ModulePath, Version};
+use crate::store::Growing;
 
 pub use chain::Chain;
 pub use environment::{EnvironmentError, from_environment};
@@ -57,8 +61,8 @@ pub struct Wanted {
     pub endpoint: &'static str,
     /// How the answer is verified.
     pub check: Check,
-    /// Where a body too large for memory is written. Absent: it is kept in memory.
-    pub file: Option<PathBuf>,
+    /// Where a body too large for memory is written, and read by others at the same time. Absent: it is kept in memory.
+    pub file: Option<Arc<Growing>>,
 }
 
 /// A verified answer.

@@ -2,16 +2,30 @@
 //! more folder, `.gomodcache/`, holds what Go has no place for. Every object appears whole, by rename, after a sync.
 //! Two processes may have the same folder open: nothing here needs exclusivity.
 
-use std::fs;
-use std::io;
+mod commit;
+mod growing;
+mod usage;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tempfile::TempPath;
+use tokio::sync::oneshot;
+
+pub use growing::{Growing, HELD_BACK, Progress};
+pub use usage::USE_INTERVAL;
 
 use crate::gomod::{ModulePath, Request, Version};
+use crate::telemetry::Metrics;
+use commit::{Commit, Committer, Content};
+use usage::Usage;
 
+/// The folder for our own state, below the cache's root.
+const STATE_DIR: &str = ".gomodcache";
 /// A temporary file older than this belongs to no running download, of this process or another.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -19,17 +33,29 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    usage: Arc<Usage>,
+    committer: Arc<Committer>,
+}
+
+/// An object that is on disk.
+#[derive(Debug)]
+pub enum Object {
+    /// Read whole.
+    Small(Bytes),
+    /// Longer than was to be read at once: open, with its length.
+    Large(File, u64),
 }
 
 impl Store {
-    /// Opens a folder, creates what is missing and removes temporary files that were abandoned.
+    /// Opens a folder, creates what is missing, removes temporary files that were abandoned and starts the thread that
+    /// commits. `limit` is in bytes.
     ///
     /// # Errors
     /// The folder can't be created or written.
-    pub fn open(root: &Path) -> io::Result<Self> {
-        let store = Self { root: root.to_owned() };
-        fs::create_dir_all(store.tmp_dir())?;
-        for entry in fs::read_dir(store.tmp_dir())?.flatten() {
+    pub fn open(root: &Path, limit: Option<u64>, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let tmp = root.join(STATE_DIR).join("tmp");
+        fs::create_dir_all(&tmp)?;
+        for entry in fs::read_dir(&tmp)?.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
             if age.is_some_and(|age| age > ABANDONED)
                 && let Err(error) = fs::remove_file(entry.path())
@@ -37,13 +63,22 @@ impl Store {
                 tracing::warn!(%error, "can't remove an abandoned temporary file");
             }
         }
-        Ok(store)
+        // Read-only is found out now and not at the first download.
+        drop(new_temp(&tmp)?);
+        let usage = Arc::new(Usage::new(root.to_owned(), limit, Arc::clone(metrics)));
+        let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage))?);
+        Ok(Self { root: root.to_owned(), usage, committer })
+    }
+
+    /// Changes the limit, in bytes. The next commit keeps to it.
+    pub fn set_limit(&self, limit: Option<u64>) {
+        self.usage.set_limit(limit);
     }
 
     /// The folder for our own state.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.root.join(".gomodcache")
+        self.root.join(STATE_DIR)
     }
 
     /// Where an object of a module lies. Mutable ones are kept apart: in Go's own layout a file `list` names only the
@@ -60,45 +95,68 @@ impl Store {
         self.state_dir().join("sumdb").join(name).join(escaped)
     }
 
-    /// A new temporary file on the same file system as the objects. Dropping the path removes it.
+    /// Reads an object: whole, if it is not longer than `small` bytes, else its handle. Counts the use. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; an object that is not there is `None`.
+    pub fn read(&self, path: &Path, small: u64) -> io::Result<Option<Object>> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        note_use(&file);
+        if metadata.len() > small {
+            return Ok(Some(Object::Large(file, metadata.len())));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+        file.read_to_end(&mut bytes)?;
+        Ok(Some(Object::Small(Bytes::from(bytes))))
+    }
+
+    /// Counts a use of an object that was answered from memory. Blocks.
+    pub fn count_use(&self, path: &Path) {
+        // An evicted object may live on in memory; it has no time to set.
+        if let Ok(file) = File::open(path) {
+            note_use(&file);
+        }
+    }
+
+    /// A new temporary file on the same file system as the objects.
     ///
     /// # Errors
     /// Disk full, read-only, and the like.
-    pub fn temp_file(&self) -> io::Result<(fs::File, TempPath)> {
-        let file = tempfile::Builder::new().permissions(readable()).tempfile_in(self.tmp_dir())?;
-        Ok(file.into_parts())
+    pub fn growing(&self) -> io::Result<Growing> {
+        let (file, path) = new_temp(&self.state_dir().join("tmp"))?;
+        Ok(Growing::new(file, path))
     }
 
-    /// Makes a finished temporary file visible under its name.
+    /// Makes a small object visible under a path. Returns when it is.
     ///
     /// # Errors
-    /// The file could not be synced or renamed; nothing is visible then.
-    pub fn commit_file(&self, temp: TempPath, to: &Path) -> io::Result<()> {
-        let parent = to.parent().unwrap_or(&self.root);
-        fs::create_dir_all(parent)?;
-        fs::File::open(&temp)?.sync_all()?;
-        temp.persist(to).map_err(|e| e.error)?;
-        fs::File::open(parent)?.sync_all()
-    }
-
-    /// Writes a small object.
-    ///
-    /// # Errors
-    /// As [`Store::commit_file`].
-    pub fn commit_bytes(&self, bytes: &Bytes, to: &Path) -> io::Result<()> {
-        let (mut file, temp) = self.temp_file()?;
-        io::Write::write_all(&mut file, bytes)?;
-        drop(file);
-        self.commit_file(temp, to)
+    /// It could not be written, synced or renamed; nothing new is visible then.
+    pub async fn commit_bytes(&self, bytes: Bytes, to: PathBuf) -> io::Result<()> {
+        self.commit(Content::Bytes(bytes), to).await
     }
 
     /// Makes a verified zip visible, its hash before it: a visible zip always has its `.ziphash`.
     ///
     /// # Errors
-    /// As [`Store::commit_file`].
-    pub fn commit_zip(&self, temp: TempPath, h1: &str, to: &Path) -> io::Result<()> {
-        self.commit_bytes(&Bytes::from(h1.to_owned()), &to.with_extension("ziphash"))?;
-        self.commit_file(temp, to)
+    /// As [`Store::commit_bytes`].
+    pub async fn commit_zip(&self, zip: Arc<Growing>, h1: String, to: PathBuf) -> io::Result<()> {
+        self.commit(Content::Zip(zip, h1), to).await
+    }
+
+    async fn commit(&self, content: Content, to: PathBuf) -> io::Result<()> {
+        let (done, result) = oneshot::channel();
+        let committer = Arc::clone(&self.committer);
+        let send = tokio::task::spawn_blocking(move || committer.send(Commit { content, to, done }));
+        send.await.map_err(io::Error::other)??;
+        result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended")))
     }
 
     /// The tagged versions of a module whose `.info` is here, for a list without an upstream.
@@ -106,10 +164,19 @@ impl Store {
     pub fn cached_versions(&self, module: &ModulePath) -> Vec<String> {
         versions_in(&self.root.join(module.escaped()).join("@v"))
     }
+}
 
-    fn tmp_dir(&self) -> PathBuf {
-        self.state_dir().join("tmp")
+fn note_use(file: &File) {
+    if let Err(error) = usage::count_use(file) {
+        tracing::debug!(%error, "can't count the use of an object");
     }
+}
+
+/// A temporary file. Group and others may read it: a volume is shared between pods of different users.
+fn new_temp(folder: &Path) -> io::Result<(File, TempPath)> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    Ok(file.into_parts())
 }
 
 /// The tagged versions that have an `.info` file in a folder `@v`, sorted by name.
@@ -129,16 +196,14 @@ pub fn versions_in(folder: &Path) -> Vec<String> {
     versions
 }
 
-/// Group and others may read: a volume is shared between pods of different users.
-fn readable() -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    fs::Permissions::from_mode(0o644)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    fn open(folder: &Path) -> Store {
+        Store::open(folder, None, &Arc::new(Metrics::new().unwrap())).unwrap()
+    }
 
     fn info(version: &str) -> Request {
         Request::Info(ModulePath::new("corp.example/A").unwrap(), Version::new(version).unwrap())
@@ -146,40 +211,58 @@ mod tests {
 
     #[test]
     fn immutable_and_mutable_objects_are_kept_apart() {
-        let store = Store { root: "/c".into() };
-        assert_eq!(store.path(&info("v1.0.0")), Path::new("/c/corp.example/!a/@v/v1.0.0.info"));
-        assert_eq!(store.path(&info("main")), Path::new("/c/.gomodcache/mutable/corp.example/!a/@v/main.info"));
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let below = |request: &Request| store.path(request).strip_prefix(folder.path()).unwrap().to_owned();
+        assert_eq!(below(&info("v1.0.0")), Path::new("corp.example/!a/@v/v1.0.0.info"));
+        assert_eq!(below(&info("main")), Path::new(".gomodcache/mutable/corp.example/!a/@v/main.info"));
         let list = Request::List(ModulePath::new("corp.example/A").unwrap());
-        assert_eq!(store.path(&list), Path::new("/c/.gomodcache/mutable/corp.example/!a/@v/list"));
+        assert_eq!(below(&list), Path::new(".gomodcache/mutable/corp.example/!a/@v/list"));
     }
 
-    #[test]
-    fn only_tags_are_listed_from_what_is_cached() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        for version in ["v1.1.0", "v1.0.0", "v0.0.0-20240102030405-abcdefabcdef"] {
-            store.commit_bytes(&Bytes::from_static(b"{}"), &store.path(&info(version))).unwrap();
-        }
+    #[tokio::test]
+    async fn only_tags_are_listed_from_what_is_cached() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let versions = ["v1.1.0", "v1.0.0", "v0.0.0-20240102030405-abcdefabcdef"];
+        let commits = versions.map(|version| store.commit_bytes(Bytes::from_static(b"{}"), store.path(&info(version))));
+        futures::future::try_join_all(commits).await.unwrap();
         assert_eq!(store.cached_versions(&ModulePath::new("corp.example/A").unwrap()), ["v1.0.0", "v1.1.0"]);
     }
 
-    #[test]
-    fn a_temporary_file_that_is_not_committed_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        drop(store.temp_file().unwrap());
-        assert_eq!(fs::read_dir(store.tmp_dir()).unwrap().count(), 0);
+    #[tokio::test]
+    async fn a_visible_zip_has_its_hash_and_what_is_dropped_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let to = folder.path().join("corp.example/!a/@v/v1.0.0.zip");
+        let growing = Arc::new(store.growing().unwrap());
+        growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
+        store.commit_zip(growing, "h1:x".to_owned(), to.clone()).await.unwrap();
+        assert_eq!((fs::read(&to).unwrap(), fs::read(to.with_extension("ziphash")).unwrap()), (b"zip".to_vec(), b"h1:x".to_vec()));
+        drop(store.growing().unwrap());
+        assert_eq!(fs::read_dir(store.state_dir().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn small_objects_are_read_whole_and_long_ones_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        store.commit_bytes(Bytes::from_static(b"12345"), folder.path().join("x")).await.unwrap();
+        assert!(matches!(store.read(&folder.path().join("x"), 5), Ok(Some(Object::Small(bytes))) if bytes == "12345"));
+        assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
+        assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
+        assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
     }
 
     #[test]
     fn only_an_old_temporary_file_is_removed_at_the_start() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let (young, old) = (store.tmp_dir().join("young"), store.tmp_dir().join("old"));
+        let folder = tempfile::tempdir().unwrap();
+        let tmp = open(folder.path()).state_dir().join("tmp");
+        let (young, old) = (tmp.join("young"), tmp.join("old"));
         fs::write(&young, "x").unwrap();
-        let file = fs::File::create(&old).unwrap();
+        let file = File::create(&old).unwrap();
         file.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60)).unwrap();
-        Store::open(dir.path()).unwrap();
+        drop(open(folder.path()));
         assert!(young.exists() && !old.exists());
     }
 }

@@ -21,6 +21,22 @@ pub struct Metrics {
     pub upstream_endpoint_requests: IntCounterVec,
     /// `gomodcache_upstream_bytes_total`.
     pub upstream_bytes: IntCounter,
+    /// `gomodcache_upstream_breaker_open{host}`: 1 while requests to a host are held back.
+    pub breaker_open: IntGaugeVec,
+    /// `gomodcache_cache_bytes`.
+    pub cache_bytes: IntGauge,
+    /// `gomodcache_cache_limit_bytes`: 0 for none.
+    pub cache_limit_bytes: IntGauge,
+    /// `gomodcache_cache_objects`: files on disk.
+    pub cache_objects: IntGauge,
+    /// `gomodcache_evictions_total`.
+    pub evictions: IntCounter,
+    /// `gomodcache_evicted_bytes_total`.
+    pub evicted_bytes: IntCounter,
+    /// `gomodcache_evicted_age_seconds`: since the last use of what was evicted last. Hours, not days: the cache is too small.
+    pub evicted_age: IntGauge,
+    /// `gomodcache_access_log_dropped_total`: lines that nobody took in time.
+    pub access_log_dropped: IntCounter,
     /// `gomodcache_config_reload_failures_total`.
     pub reload_failures: IntCounter,
     /// `gomodcache_config_info{config,credentials}`: 1 for the generation in use.
@@ -53,8 +69,14 @@ impl Metrics {
             &["endpoint"],
         )?;
         registry.register(Box::new(duration.clone()))?;
-        let in_flight = IntGauge::new("gomodcache_in_flight_requests", "Requests being answered.")?;
-        registry.register(Box::new(in_flight.clone()))?;
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let breaker_open =
+            IntGaugeVec::new(opts!("gomodcache_upstream_breaker_open", "1 while requests to a host are held back."), &["host"])?;
+        registry.register(Box::new(breaker_open.clone()))?;
         let config_info =
             IntGaugeVec::new(opts!("gomodcache_config_info", "The configuration and credentials in use."), &["config", "credentials"])?;
         registry.register(Box::new(config_info.clone()))?;
@@ -65,7 +87,15 @@ impl Metrics {
             requests: counters("gomodcache_requests_total", "Requests by kind and result.", &["endpoint", "result"])?,
             request_duration: duration,
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
-            in_flight,
+            in_flight: gauge("gomodcache_in_flight_requests", "Requests being answered that memory could not answer.")?,
+            breaker_open,
+            cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
+            cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 for no limit.")?,
+            cache_objects: gauge("gomodcache_cache_objects", "Files on disk.")?,
+            evictions: counter("gomodcache_evictions_total", "Objects evicted.")?,
+            evicted_bytes: counter("gomodcache_evicted_bytes_total", "Bytes evicted.")?,
+            evicted_age: gauge("gomodcache_evicted_age_seconds", "Seconds since the last use of what was evicted last.")?,
+            access_log_dropped: counter("gomodcache_access_log_dropped_total", "Lines of the access log that nobody took in time.")?,
             upstream_requests: counters(
                 "gomodcache_upstream_requests_total",
                 "Requests to upstreams by host and outcome.",

@@ -24,7 +24,7 @@ kind: GoModuleCache
 metadata: {name: ci, namespace: build}
 spec:
   upstreams: [{url: 'http://upstream.test/mirror', internal: true}]
-  checksumDatabase: {mode: 'Off'}
+  checksumDatabase: {mode: Disabled}
   storage: {size: 1Gi, deletionPolicy: Delete}
 ";
 

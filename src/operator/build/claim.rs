@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Validated, owned, unowned};
 use crate::api::DeletionPolicy;
-use crate::operator::quantity::millis;
+use crate::quantity::millis;
 
 pub(super) fn build(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -> PersistentVolumeClaim {
     let storage = &cache.cache.spec.storage;

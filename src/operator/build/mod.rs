@@ -63,7 +63,7 @@ pub(crate) fn build(
 ) -> Result<Prepared, ConfigError> {
     Ok(Prepared {
         account: account::build(cache),
-        policy: network_policy::build(cache, &resolved.pins, operator_namespace),
+        policy: network_policy::build(cache, &resolved.allowed, operator_namespace),
         config: config_map::build(cache, &resolved.pins)?,
         credentials: secret::build(cache, credentials),
         claim: claim::build(cache, claim),

@@ -25,11 +25,11 @@ fn validated(spec: &str) -> Validated {
 }
 
 fn prepared(spec: &str, pins: &[(&str, &[&str])]) -> Prepared {
-    let pins = pins
+    let pins: Vec<PinnedHost> = pins
         .iter()
         .map(|(host, addresses)| PinnedHost { host: (*host).to_owned(), addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() })
         .collect();
-    build(&validated(spec), &Resolved { pins, ..Resolved::default() }, Data::new(), None, "ops").unwrap()
+    build(&validated(spec), &Resolved { allowed: pins.clone(), pins, ..Resolved::default() }, Data::new(), None, "ops").unwrap()
 }
 
 fn assert_no_empty_list(path: &str, value: &Value) {
@@ -104,5 +104,5 @@ fn clients_get_a_fixed_set_of_variables() {
     let env = prepared("{}", &[]).env.data.unwrap();
     assert_eq!(env["GOPROXY"], "http://ci.shop.svc:8080");
     assert_eq!(env["GOSUMDB"], "sum.example");
-    assert_eq!(prepared("{checksumDatabase: {mode: 'Off'}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
+    assert_eq!(prepared("{checksumDatabase: {mode: Disabled}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
 }

@@ -28,8 +28,10 @@ pub(crate) type Needs = BTreeMap<String, Need>;
 /// What became of the needs of one cache.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resolved {
-    /// The hosts that have an address.
+    /// The hosts that have an address, for the proxy's configuration.
     pub pins: Vec<PinnedHost>,
+    /// The same for the policy: it lets an address go later.
+    pub allowed: Vec<PinnedHost>,
     /// The hosts that have none.
     pub unresolved: Vec<String>,
     /// Hosts and how many of their addresses were dropped as private.
@@ -97,7 +99,9 @@ fn collect<'a>(windows: impl Iterator<Item = (&'a String, &'a Need, Window)>, no
     let mut resolved = Resolved::default();
     for (host, need, window) in windows {
         let all = window.addresses();
-        let addresses: Vec<IpAddr> = all.iter().copied().filter(|a| need.internal || !is_private(*a)).collect();
+        let may_be_dialled = |address: &IpAddr| need.internal || !is_private(*address);
+        let addresses: Vec<IpAddr> = all.iter().copied().filter(may_be_dialled).collect();
+        let allowed: Vec<IpAddr> = window.allowed().into_iter().filter(may_be_dialled).collect();
         if addresses.len() < all.len() {
             resolved.refused.push((host.clone(), all.len() - addresses.len()));
         }
@@ -106,6 +110,9 @@ fn collect<'a>(windows: impl Iterator<Item = (&'a String, &'a Need, Window)>, no
         }
         if !addresses.is_empty() {
             resolved.pins.push(PinnedHost { host: host.clone(), addresses });
+        }
+        if !allowed.is_empty() {
+            resolved.allowed.push(PinnedHost { host: host.clone(), addresses: allowed });
         }
         let wait = window.refresh_at().saturating_duration_since(now).max(Duration::from_secs(1));
         resolved.next = Some(resolved.next.map_or(wait, |next| next.min(wait)));

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 /// An address stays this long after it was last seen: clients of a rotating name hold on to old answers.
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
+/// The policy keeps an address this much longer than the configuration: it leaves the pods first, and a mounted
+/// ConfigMap takes up to 80 s to reach them.
+pub(crate) const LINGER: Duration = Duration::from_secs(180);
 /// No name is asked for more often.
 pub(crate) const MIN_REFRESH: Duration = Duration::from_secs(5);
 /// Every name is asked for at least this often.
@@ -15,6 +18,8 @@ pub(crate) const MAX_REFRESH: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     seen: BTreeMap<IpAddr, Instant>,
+    /// The time of the last answer: without answers nothing grows old.
+    answered_at: Instant,
     refresh_at: Instant,
 }
 
@@ -22,7 +27,7 @@ impl Window {
     /// A window that knows these addresses as if seen now, and is due at once.
     #[must_use]
     pub(crate) fn seeded(addresses: impl IntoIterator<Item = IpAddr>, now: Instant) -> Self {
-        Self { seen: addresses.into_iter().map(|a| (a, now)).collect(), refresh_at: now }
+        Self { seen: addresses.into_iter().map(|a| (a, now)).collect(), answered_at: now, refresh_at: now }
     }
 
     /// Takes an answer.
@@ -30,7 +35,8 @@ impl Window {
         for address in addresses {
             self.seen.insert(*address, now);
         }
-        self.seen.retain(|_, seen| now.saturating_duration_since(*seen) <= GRACE);
+        self.seen.retain(|_, seen| now.saturating_duration_since(*seen) <= GRACE + LINGER);
+        self.answered_at = now;
         self.refresh_at = now + ttl.clamp(MIN_REFRESH, MAX_REFRESH);
     }
 
@@ -51,9 +57,15 @@ impl Window {
         self.refresh_at
     }
 
-    /// The addresses, sorted.
+    /// The addresses that a proxy may dial, sorted.
     #[must_use]
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        self.seen.iter().filter(|(_, seen)| self.answered_at.saturating_duration_since(**seen) <= GRACE).map(|(a, _)| *a).collect()
+    }
+
+    /// The addresses that the policy lets through, sorted: those, and what left them lately.
+    #[must_use]
+    pub(crate) fn allowed(&self) -> Vec<IpAddr> {
         self.seen.keys().copied().collect()
     }
 }
@@ -75,6 +87,16 @@ mod tests {
         assert_eq!(window.addresses(), [ip(1), ip(2)]);
         window.answered(&[ip(2)], Duration::ZERO, start + GRACE + Duration::from_secs(1));
         assert_eq!(window.addresses(), [ip(2)]);
+    }
+
+    #[test]
+    fn an_address_leaves_the_configuration_before_it_leaves_the_policy() {
+        let start = Instant::now();
+        let mut window = Window::seeded([ip(1)], start);
+        window.answered(&[ip(2)], Duration::ZERO, start + GRACE + LINGER);
+        assert_eq!((window.addresses(), window.allowed()), (vec![ip(2)], vec![ip(1), ip(2)]));
+        window.answered(&[ip(2)], Duration::ZERO, start + GRACE + LINGER + Duration::from_secs(1));
+        assert_eq!(window.allowed(), [ip(2)]);
     }
 
     #[test]

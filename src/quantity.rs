@@ -1,4 +1,13 @@
-//! Kubernetes quantities, as far as they must be compared.
+//! Kubernetes quantities, as far as they must be compared or counted.
+
+/// Whole bytes of a quantity such as `50Gi`.
+///
+/// # Errors
+/// A sentence for the command line.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = millis(text).map(|millis| millis / 1_000).and_then(|bytes| u64::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "must be a positive number of bytes such as 500Mi or 50Gi".to_owned())
+}
 
 /// Thousandths, or `None` for what is no quantity.
 #[must_use]
@@ -32,7 +41,7 @@ pub(crate) fn millis(text: &str) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::millis;
+    use super::*;
 
     #[test]
     fn equal_quantities_are_equal() {
@@ -41,5 +50,13 @@ mod tests {
         assert!(millis("10Gi") > millis("10G"));
         assert_eq!(millis("pear"), None);
         assert_eq!(millis(""), None);
+    }
+
+    #[test]
+    fn bytes_are_whole_and_positive() {
+        assert_eq!(parse_bytes("1.5Gi"), Ok(3 << 29));
+        for wrong in ["0", "-1Gi", "1m", "x"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,0 +1,132 @@
+//! Downloads under way, one an object however many ask.
+//!
+//! A download is a task of its own, so a client that leaves cancels nothing for others. Its answer is there when the
+//! object was verified; its place in the table stays until the object is on disk, so that nobody asks an upstream twice
+//! in between. A long zip is shown while it arrives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::gomod::Request;
+use crate::source::FetchError;
+use crate::store::Growing;
+
+const MAX_DOWNLOADS: usize = 4_096;
+
+/// What a download gave.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// A small object.
+    Small(Bytes),
+    /// A zip: verified if the download has ended, else as far as it may be shown.
+    Zip(Arc<Growing>),
+}
+
+type Ended = Option<Result<Content, FetchError>>;
+
+/// One download, as those see it who wait for it.
+#[derive(Clone, Debug)]
+pub(super) struct Download {
+    ended: watch::Receiver<Ended>,
+    /// For zips.
+    growing: Option<Arc<Growing>>,
+}
+
+impl Download {
+    /// Waits until there is something to answer.
+    pub(super) async fn content(mut self) -> Result<Content, FetchError> {
+        if let Some(growing) = &self.growing {
+            let mut progress = growing.watch();
+            loop {
+                let now = *progress.borrow_and_update();
+                if now.end.is_none() && growing.show() {
+                    return Ok(Content::Zip(Arc::clone(growing)));
+                }
+                if now.end.is_some() || progress.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        let ended = self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or_else(|| Err(FetchError::Local("the download was given up".to_owned())))
+    }
+}
+
+/// The downloads of one cache.
+#[derive(Debug, Default)]
+pub(super) struct Downloads(Mutex<HashMap<Request, Download>>);
+
+impl Downloads {
+    /// The download of an object, if it is under way.
+    pub(super) fn get(&self, request: &Request) -> Option<Download> {
+        self.lock().get(request).cloned()
+    }
+
+    /// Joins a download, or starts one. The flag says that it was started here; then `run` makes the task.
+    pub(super) fn join_or_start(
+        self: &Arc<Self>,
+        request: &Request,
+        growing: impl FnOnce() -> std::io::Result<Option<Arc<Growing>>>,
+        run: impl FnOnce(Reporter),
+    ) -> Result<(Download, bool), FetchError> {
+        let mut downloads = self.lock();
+        if let Some(download) = downloads.get(request) {
+            return Ok((download.clone(), false));
+        }
+        if downloads.len() >= MAX_DOWNLOADS {
+            return Err(FetchError::Local(format!("{MAX_DOWNLOADS} downloads are under way; try again")));
+        }
+        let growing = growing().map_err(|e| FetchError::Local(e.to_string()))?;
+        let (sender, ended) = watch::channel(None);
+        let download = Download { ended, growing: growing.clone() };
+        downloads.insert(request.clone(), download.clone());
+        drop(downloads);
+        run(Reporter { downloads: Arc::clone(self), request: request.clone(), ended: sender, growing });
+        Ok((download, true))
+    }
+
+    /// A panic elsewhere does not make the map wrong: every change of it is one call.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Request, Download>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task's side of a download. However the task ends, nobody waits for ever and its place is free again.
+pub(super) struct Reporter {
+    downloads: Arc<Downloads>,
+    request: Request,
+    ended: watch::Sender<Ended>,
+    growing: Option<Arc<Growing>>,
+}
+
+impl Reporter {
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The file that a zip is written to.
+    pub(super) fn growing(&self) -> Option<&Arc<Growing>> {
+        self.growing.as_ref()
+    }
+
+    /// Tells everybody who waits.
+    pub(super) fn report(&self, result: Result<Content, FetchError>) {
+        let verified = result.is_ok();
+        self.ended.send_replace(Some(result));
+        if let Some(growing) = &self.growing {
+            growing.end(verified);
+        }
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        if let Some(growing) = self.growing.as_ref().filter(|growing| growing.progress().end.is_none()) {
+            growing.end(false);
+        }
+        self.downloads.lock().remove(&self.request);
+    }
+}

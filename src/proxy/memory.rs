@@ -1,0 +1,114 @@
+//! Small objects in memory, by the path as it stands in the request: a hit needs neither parsing nor the disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::labels::Endpoint;
+use crate::store::USE_INTERVAL;
+
+/// Longer objects stay on disk.
+pub(super) const SMALL: u64 = 128 << 10;
+const CAPACITY: u64 = 24 << 20;
+/// What an entry costs besides its bytes.
+const OVERHEAD: usize = 256;
+
+/// An object in memory.
+#[derive(Debug)]
+pub(super) struct Hot {
+    pub(super) body: Bytes,
+    pub(super) endpoint: Endpoint,
+    /// Absent: for ever.
+    pub(super) fresh_until: Option<Instant>,
+    /// Where it lies on disk, if uses are counted there.
+    path: Option<PathBuf>,
+    born: Instant,
+    /// Seconds since `born` at the last counted use.
+    used: AtomicU64,
+}
+
+impl Hot {
+    /// An object that never changes.
+    pub(super) fn immutable(body: Bytes, endpoint: Endpoint, path: &Path) -> Self {
+        Self { body, endpoint, fresh_until: None, path: Some(path.to_owned()), born: Instant::now(), used: AtomicU64::new(0) }
+    }
+
+    /// An object that is asked for again after a time.
+    pub(super) fn mutable(body: Bytes, endpoint: Endpoint, fresh_until: Instant) -> Self {
+        Self { body, endpoint, fresh_until: Some(fresh_until), path: None, born: Instant::now(), used: AtomicU64::new(0) }
+    }
+
+    /// The file whose use is to be counted now, if it is time for that.
+    pub(super) fn use_to_count(&self, now: Instant) -> Option<&Path> {
+        let path = self.path.as_deref()?;
+        let age = now.saturating_duration_since(self.born).as_secs();
+        let last = self.used.load(Ordering::Relaxed);
+        let due = age >= last + USE_INTERVAL.as_secs();
+        (due && self.used.compare_exchange(last, age, Ordering::Relaxed, Ordering::Relaxed).is_ok()).then_some(path)
+    }
+}
+
+/// The objects, at most [`CAPACITY`] bytes of them.
+pub(super) struct Memory(moka::sync::Cache<Box<str>, Arc<Hot>>);
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
+        let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        Self(moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build())
+    }
+
+    /// What a request of this path is answered with, if it is here and fresh.
+    pub(super) fn get(&self, path: &str, now: Instant) -> Option<Arc<Hot>> {
+        self.0.get(path).filter(|hot| hot.fresh_until.is_none_or(|until| now < until))
+    }
+
+    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>) {
+        if hot.body.len() as u64 <= SMALL {
+            self.0.insert(path.into(), hot);
+        }
+    }
+
+    /// Forgets everything: a new configuration may answer differently.
+    pub(super) fn clear(&self) {
+        self.0.invalidate_all();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_mutable_object_is_there_while_it_is_fresh() {
+        let (memory, now) = (Memory::new(), Instant::now());
+        memory.insert("/x/@v/list", Arc::new(Hot::mutable(Bytes::from_static(b"v1"), Endpoint::List, now + Duration::from_secs(1))));
+        assert!(memory.get("/x/@v/list", now).is_some());
+        assert!(memory.get("/x/@v/list", now + Duration::from_secs(1)).is_none());
+    }
+
+    #[test]
+    fn a_use_is_counted_once_an_interval() {
+        let hot = Hot::immutable(Bytes::new(), Endpoint::Mod, Path::new("/c/x"));
+        let later = hot.born + USE_INTERVAL;
+        assert!(hot.use_to_count(hot.born).is_none());
+        assert!(hot.use_to_count(later).is_some() && hot.use_to_count(later).is_none());
+        assert!(hot.use_to_count(later + USE_INTERVAL).is_some());
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let memory = Memory::new();
+        for i in 0..2_000 {
+            memory.insert(&format!("/{i}"), Arc::new(Hot::immutable(Bytes::from(vec![0; 100_000]), Endpoint::Zip, Path::new("/c"))));
+        }
+        memory.0.run_pending_tasks();
+        assert!(memory.0.weighted_size() <= CAPACITY);
+    }
+}

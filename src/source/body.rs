@@ -1,0 +1,193 @@
+//! The body of an answer and the verdict on it: small ones in memory, zips into a growing file that others read already.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use reqwest::Response;
+
+use super::upstream::Upstream;
+use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
+use crate::gomod::{MAX_ZIP_BYTES, hash_zip};
+use crate::store::Growing;
+
+/// Go's limit for a go.mod; a list or an `.info` is far smaller.
+const MAX_SMALL_BYTES: u64 = 16 << 20;
+const MAX_ERROR_BYTES: u64 = 16 << 10;
+/// At most this many received pieces are written at once.
+const PIECES: usize = 32;
+
+impl Upstream {
+    /// Takes a body. The first `skip` bytes of a zip are here already, from a transfer that broke.
+    pub(super) async fn accept(&self, response: Response, wanted: &Wanted, skip: u64) -> Result<Fetched, FetchError> {
+        if is_html(&response) {
+            return Err(self.fault(Class::Verification, "answered with a web page".to_owned()).into());
+        }
+        match &wanted.file {
+            None => {
+                let body = self.small_body(response).await?;
+                self.check_small(body, &wanted.check)
+            }
+            Some(file) => {
+                self.zip_body(response, file, skip).await?;
+                self.check_zip(wanted).await
+            }
+        }
+    }
+
+    async fn small_body(&self, mut response: Response) -> Result<Bytes, FetchError> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk(&mut response).await? {
+            if (body.len() + chunk.len()) as u64 > MAX_SMALL_BYTES {
+                return Err(self.fault(Class::Verification, format!("answered with more than {MAX_SMALL_BYTES} bytes")).into());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    async fn zip_body(&self, response: Response, file: &Arc<Growing>, mut skip: u64) -> Result<(), FetchError> {
+        let here = file.progress().written;
+        let too_large = || self.fault(Class::Verification, format!("answered with more than {MAX_ZIP_BYTES} bytes"));
+        // A whole answer counts from zero, a partial one from where it goes on.
+        let promised = response.content_length().map(|rest| if skip > 0 { rest } else { here + rest });
+        if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
+            return Err(too_large().into());
+        }
+        file.promise(promised);
+        let mut pieces = response.bytes_stream().ready_chunks(PIECES);
+        loop {
+            let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
+                Ok(Some(ready)) => ready,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(self.silent().into()),
+            };
+            let mut good = Vec::with_capacity(ready.len());
+            let mut broken = None;
+            for piece in ready {
+                match piece {
+                    Ok(mut piece) => {
+                        self.metrics.upstream_bytes.inc_by(piece.len() as u64);
+                        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+                        skip -= skipped as u64;
+                        good.push(piece.split_off(skipped));
+                    }
+                    Err(error) => broken = broken.or(Some(error)),
+                }
+            }
+            let received: u64 = good.iter().map(|piece| piece.len() as u64).sum();
+            if file.progress().written + received > MAX_ZIP_BYTES {
+                return Err(too_large().into());
+            }
+            file.append(good).await.map_err(|e| FetchError::Local(e.to_string()))?;
+            if let Some(error) = broken {
+                return Err(self.broken(error).into());
+            }
+        }
+    }
+
+    async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, super::Fault> {
+        match tokio::time::timeout(self.timeouts.idle, response.chunk()).await {
+            Ok(Ok(chunk)) => {
+                self.metrics.upstream_bytes.inc_by(chunk.as_ref().map_or(0, |c| c.len() as u64));
+                Ok(chunk)
+            }
+            Ok(Err(error)) => Err(self.broken(error)),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    fn broken(&self, error: reqwest::Error) -> super::Fault {
+        self.fault(Class::Connect, format!("broke off: {}", chain_text(&error.without_url())))
+    }
+
+    fn silent(&self) -> super::Fault {
+        self.fault(Class::Timeout, format!("sent nothing for {} s", self.timeouts.idle.as_secs()))
+    }
+
+    pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
+        #[derive(serde::Deserialize)]
+        struct Info {
+            #[serde(rename = "Version")]
+            version: String,
+        }
+        let wrong = |reason: String| FetchError::from(self.fault(Class::Verification, reason));
+        if let Check::AnyInfo | Check::Info(_) = check {
+            let info: Info = serde_json::from_slice(&body).map_err(|e| wrong(format!("the version's information is not JSON: {e}")))?;
+            if let Check::Info(version) = check
+                && info.version != version.as_str()
+            {
+                return Err(wrong(format!("asked for {version}, answered for {:?}", info.version)));
+            }
+        }
+        Ok(Fetched::Bytes(body))
+    }
+
+    pub(super) async fn check_zip(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
+        let (Check::Zip(module, version), Some(file)) = (wanted.check.clone(), &wanted.file) else {
+            return Err(FetchError::Local("a file that is no zip".to_owned()));
+        };
+        let path = file.path().to_owned();
+        let verdict = tokio::task::spawn_blocking(move || {
+            let file = std::fs::File::open(path).map_err(|e| FetchError::Local(e.to_string()))?;
+            Ok::<_, FetchError>(hash_zip(std::io::BufReader::new(file), &module, &version))
+        });
+        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))??;
+        let h1 = hash.map_err(|e| self.fault(Class::Verification, format!("the zip is bad: {e}")))?;
+        Ok(Fetched::Zip { h1 })
+    }
+
+    /// The upstream's own words on a 404, if they are words.
+    pub(super) async fn error_text(&self, mut response: Response) -> Bytes {
+        let text = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).is_some_and(|t| t.starts_with("text/plain"));
+        let mut body = BytesMut::new();
+        while let Ok(Some(chunk)) = self.chunk(&mut response).await {
+            body.extend_from_slice(&chunk);
+            if body.len() as u64 > MAX_ERROR_BYTES {
+                break;
+            }
+        }
+        if text && std::str::from_utf8(&body).is_ok() {
+            body.freeze()
+        } else {
+            Bytes::from(format!("not found: {} does not have it\n", self.host))
+        }
+    }
+
+    /// A `file://` upstream.
+    pub(super) async fn read_local(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
+        let root = self.url.to_file_path().map_err(|()| self.fault(Class::ClientError, "not a folder of this machine".to_owned()))?;
+        let path = root.join(&wanted.path);
+        let local = |e: std::io::Error| FetchError::Local(e.to_string());
+        let not_found = || FetchError::NotFound { status: StatusCode::NOT_FOUND, text: Bytes::from_static(b"not found\n") };
+        let opened = tokio::fs::File::open(&path).await;
+        match opened {
+            Ok(from) => match &wanted.file {
+                Some(to) => {
+                    to.restart().map_err(local)?;
+                    let mut pieces = tokio_util::io::ReaderStream::with_capacity(from, 1 << 20);
+                    while let Some(piece) = pieces.next().await {
+                        let piece = piece.map_err(|e| self.fault(Class::Connect, e.to_string()))?;
+                        to.append(vec![piece]).await.map_err(local)?;
+                    }
+                    self.check_zip(wanted).await
+                }
+                None => {
+                    let bytes = tokio::fs::read(&path).await.map_err(|e| self.fault(Class::Connect, e.to_string()))?;
+                    self.check_small(Bytes::from(bytes), &wanted.check)
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let versions = path.parent().filter(|_| wanted.endpoint == "list").map(crate::store::versions_in).unwrap_or_default();
+                if versions.is_empty() { Err(not_found()) } else { Ok(Fetched::Bytes(Bytes::from(versions.join("\n") + "\n"))) }
+            }
+            Err(error) => Err(self.fault(Class::Connect, error.to_string()).into()),
+        }
+    }
+}
+
+fn is_html(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).is_some_and(|t| t.starts_with("text/html"))
+}

@@ -1,0 +1,100 @@
+//! A circuit breaker: an upstream that does not answer is left alone for a while, so that a build hears of it at once
+//! and not after a time-out for each of its modules. Pure: the caller says what time it is.
+
+use std::time::{Duration, Instant};
+
+/// This many faults in a row, with no answer between them, open it.
+const THRESHOLD: u32 = 5;
+/// How long it stays open the first time; doubled each time the probe fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// The state for one upstream.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    faults: u32,
+    /// When the next request may go through, and how long the pause before it was.
+    open: Option<(Instant, Duration)>,
+}
+
+impl Breaker {
+    /// Whether a request may be sent. If not: how long it would have to wait.
+    ///
+    /// When the pause is over one request goes through as a probe, and the others wait for another pause.
+    pub(super) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        match &mut self.open {
+            Some((until, _)) if now < *until => Err(*until - now),
+            Some((until, pause)) => {
+                *until = now + *pause;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The upstream answered, whatever it said.
+    pub(super) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The upstream could not be reached, or was silent.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.faults = self.faults.saturating_add(1);
+        if self.faults >= THRESHOLD {
+            let pause = self.open.map_or(FIRST_PAUSE, |(_, last)| if self.faults.is_multiple_of(THRESHOLD) { last * 2 } else { last });
+            let pause = pause.min(MAX_PAUSE);
+            self.open = Some((now + pause, pause));
+        }
+    }
+
+    /// Whether requests are held back.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.open.is_some_and(|(until, _)| now < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(start: Instant) -> Breaker {
+        let mut breaker = Breaker::default();
+        (0..THRESHOLD).for_each(|_| breaker.failed(start));
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_faults_in_a_row_only() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..3 {
+            (1..THRESHOLD).for_each(|_| breaker.failed(now));
+            breaker.answered();
+        }
+        assert_eq!(breaker.admit(now), Ok(()));
+        assert_eq!(opened(now).admit(now), Err(FIRST_PAUSE));
+    }
+
+    #[test]
+    fn one_probe_goes_through_after_the_pause_and_its_answer_closes_it() {
+        let start = Instant::now();
+        let mut breaker = opened(start);
+        let later = start + FIRST_PAUSE;
+        assert_eq!(breaker.admit(later), Ok(()));
+        assert!(breaker.admit(later).is_err());
+        breaker.answered();
+        assert_eq!(breaker.admit(later), Ok(()));
+    }
+
+    #[test]
+    fn pauses_grow_and_are_bounded() {
+        let mut now = Instant::now();
+        let mut breaker = opened(now);
+        for _ in 0..200 {
+            now += MAX_PAUSE;
+            assert_eq!(breaker.admit(now), Ok(()));
+            breaker.failed(now);
+        }
+        assert_eq!(breaker.admit(now), Err(MAX_PAUSE));
+    }
+}

@@ -1,0 +1,148 @@
+//! One request to an upstream: its URL, its credential, its redirects, and what a failed transport means.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE};
+use http::{HeaderValue, StatusCode};
+use reqwest::Response;
+use url::{Host, Url};
+
+use super::resolve::ResolveError;
+use super::upstream::Upstream;
+use super::{Class, Fault};
+use crate::config::CredentialSecret;
+
+const MAX_REDIRECTS: usize = 10;
+
+/// Where a broken transfer goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Resume {
+    /// Bytes that are here already.
+    pub(super) from: u64,
+    /// The entity tag of what they are the beginning of.
+    pub(super) tag: Option<HeaderValue>,
+}
+
+impl Upstream {
+    /// Sends the request and follows redirects, each hop only where the configuration allows.
+    pub(super) async fn follow(&self, path: &str, resume: Option<&Resume>) -> Result<Response, Fault> {
+        let mut url = self.join(path)?;
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.send(url.clone(), resume).await?;
+            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(response);
+            }
+            let next = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| url.join(l).ok());
+            let Some(next) = next else {
+                return Err(self.fault(Class::ClientError, "redirected without a usable Location".to_owned()));
+            };
+            let host = next.host_str().unwrap_or_default().to_ascii_lowercase();
+            if host != self.host && !self.redirect_hosts.contains(&host) {
+                let reason = format!("redirected to {host}, which is not declared: add it to the upstream's redirect hosts");
+                return Err(self.fault(Class::ClientError, reason));
+            }
+            let downgrade = url.scheme() == "https" && next.scheme() != "https";
+            if downgrade || !matches!(next.scheme(), "http" | "https") || (next.scheme() == "http" && !self.internal) {
+                return Err(self.fault(Class::ClientError, format!("redirected to {host} without TLS")));
+            }
+            url = next;
+        }
+        Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")))
+    }
+
+    async fn send(&self, url: Url, resume: Option<&Resume>) -> Result<Response, Fault> {
+        let literal = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        if let Some(address) = literal {
+            let own = url.host() == self.url.host();
+            self.resolver.check_literal(address, own).map_err(|e| self.fault(Class::Dns, e.to_string()))?;
+        }
+        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(value) = self.authorization(&url)? {
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(resume) = resume {
+            request = request.header(RANGE, format!("bytes={}-", resume.from));
+            if let Some(tag) = &resume.tag {
+                request = request.header(IF_RANGE, tag.clone());
+            }
+        }
+        match tokio::time::timeout(self.timeouts.head, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.transport_fault(&error)),
+            Err(_) => Err(self.fault(Class::Timeout, format!("no answer within {} s", self.timeouts.head.as_secs()))),
+        }
+    }
+
+    /// The credential, for the upstream's own host over TLS and for no other: a redirect never carries it elsewhere.
+    fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, Fault> {
+        let Some((name, credential)) = &self.credential else { return Ok(None) };
+        let same_origin = url.host() == self.url.host() && url.port_or_known_default() == self.url.port_or_known_default();
+        if !same_origin || (url.scheme() != "https" && !self.internal) {
+            return Ok(None);
+        }
+        let auth = |reason: String| self.fault(Class::Auth, reason);
+        let credential = credential.as_ref().ok_or_else(|| auth(format!("the credential {name} is missing")))?;
+        if !credential.hosts.iter().any(|host| host.eq_ignore_ascii_case(&self.host)) {
+            return Err(auth(format!("the credential {name} may not be sent to this host: its owner must list it")));
+        }
+        let text = match &credential.secret {
+            CredentialSecret::Basic { username, password } => format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
+            CredentialSecret::Token(token) => format!("Bearer {token}"),
+        };
+        let mut value = HeaderValue::from_str(&text).map_err(|_| auth(format!("the credential {name} can't stand in a header")))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    fn join(&self, path: &str) -> Result<Url, Fault> {
+        let base = self.url.as_str().trim_end_matches('/');
+        // The URL's own rules escape everything else that a branch name may hold.
+        Url::parse(&format!("{base}/{}", path.replace('#', "%23"))).map_err(|e| self.fault(Class::ClientError, e.to_string()))
+    }
+
+    fn transport_fault(&self, error: &reqwest::Error) -> Fault {
+        let text = chain_text(error);
+        let resolve = find_cause::<ResolveError>(error);
+        let class = if resolve.is_some() {
+            Class::Dns
+        } else if error.is_timeout() {
+            Class::Timeout
+        } else if find_cause::<rustls::Error>(error).is_some() {
+            Class::Tls
+        } else {
+            Class::Connect
+        };
+        self.fault(class, resolve.map_or(text, ToString::to_string))
+    }
+}
+
+/// The first cause of a type. An `io::Error` hides the one that it wraps from `source`.
+fn find_cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = cause.downcast_ref::<E>().or_else(|| wrapped.and_then(|inner| inner.downcast_ref::<E>())) {
+            return Some(found);
+        }
+        next = wrapped.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
+    }
+    None
+}
+
+/// An error and its causes, without reqwest's own first line: it carries the URL, which may be signed.
+pub(super) fn chain_text(error: &reqwest::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        parts.push(inner.to_string());
+        source = inner.source();
+    }
+    if parts.is_empty() { "the request failed".to_owned() } else { parts.join(": ") }
+}

@@ -1,0 +1,191 @@
+//! Making objects visible: one thread that syncs what arrived within a tenth of a second together and then renames it.
+//!
+//! A rename before the sync could, after a power cut, leave a name with a torn file. So every batch is: write, sync, rename,
+//! sync the folders. A download's answers do not wait for it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tempfile::TempPath;
+use tokio::sync::oneshot;
+
+use super::Growing;
+use super::usage::Usage;
+
+/// What arrives within this time shares its syncs.
+const GROUP: Duration = Duration::from_millis(100);
+const MAX_GROUP: usize = 512;
+/// From this many files on, one sync of the file system is cheaper than one a file.
+const MANY: usize = 8;
+/// More than this many commits waiting hold up the next download: the disk is slower than the network.
+const QUEUE: usize = 4096;
+
+/// An object that is to become visible.
+pub(super) struct Commit {
+    pub(super) content: Content,
+    pub(super) to: PathBuf,
+    pub(super) done: oneshot::Sender<io::Result<()>>,
+}
+
+pub(super) enum Content {
+    /// A small object.
+    Bytes(Bytes),
+    /// A verified zip and its hash: the `.ziphash` appears before the zip.
+    Zip(Arc<Growing>, String),
+}
+
+/// The committing thread. Dropping it commits what is queued and waits for that.
+#[derive(Debug)]
+pub(super) struct Committer {
+    queue: Option<mpsc::SyncSender<Commit>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>) -> io::Result<Self> {
+        let (queue, commits) = mpsc::sync_channel(QUEUE);
+        let run = move || {
+            usage.scan();
+            while let Some(batch) = next_batch(&commits) {
+                usage.make_room(batch.iter().map(Commit::size).sum());
+                commit(batch, &tmp, &usage);
+            }
+        };
+        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(run)?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    /// Queues an object. May block for a moment when the queue is full.
+    pub(super) fn send(&self, commit: Commit) -> io::Result<()> {
+        let gone = || io::Error::other("the committing thread has ended");
+        self.queue.as_ref().ok_or_else(gone)?.send(commit).map_err(|_| gone())
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committing thread failed");
+        }
+    }
+}
+
+impl Commit {
+    fn size(&self) -> u64 {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Zip(growing, _) => growing.progress().written,
+        }
+    }
+}
+
+fn next_batch(commits: &mpsc::Receiver<Commit>) -> Option<Vec<Commit>> {
+    let mut batch = vec![commits.recv().ok()?];
+    let until = Instant::now() + GROUP;
+    while batch.len() < MAX_GROUP {
+        match commits.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(commit) => batch.push(commit),
+            Err(_) => break,
+        }
+    }
+    Some(batch)
+}
+
+/// One file on its way: synced, not yet under its name.
+struct Staged {
+    temp: Temp,
+    to: PathBuf,
+}
+
+enum Temp {
+    Own(TempPath),
+    Shared(Arc<Growing>),
+}
+
+impl Temp {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(path) => path,
+            Self::Shared(growing) => growing.path(),
+        }
+    }
+}
+
+fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) {
+    let mut staged = Vec::with_capacity(batch.len());
+    for Commit { content, to, done } in batch {
+        match stage(content, &to, tmp) {
+            Ok(files) => staged.push((files, done)),
+            Err(error) => answer(done, Err(error)),
+        }
+    }
+    let files = || staged.iter().flat_map(|(files, _)| files);
+    let synced = sync(files().map(|f| f.temp.path()), tmp);
+    let mut folders = BTreeSet::new();
+    let mut results = Vec::with_capacity(staged.len());
+    for (files, done) in staged {
+        let result = match &synced {
+            Ok(()) => files.into_iter().try_for_each(|file| rename(file, &mut folders, usage)),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        results.push((result, done));
+    }
+    // The objects are visible and whole; a lost folder entry is a lost second, not a torn file.
+    if let Err(error) = sync(folders.iter().map(PathBuf::as_path), tmp) {
+        tracing::warn!(%error, "can't sync the cache's folders");
+    }
+    for (result, done) in results {
+        answer(done, result);
+    }
+}
+
+fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
+    match content {
+        Content::Bytes(bytes) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned() }]),
+        Content::Zip(growing, h1) => Ok(vec![
+            Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash") },
+            Staged { temp: Temp::Shared(growing), to: to.to_owned() },
+        ]),
+    }
+}
+
+fn write(bytes: &[u8], tmp: &Path) -> io::Result<TempPath> {
+    let (mut file, path) = super::new_temp(tmp)?;
+    io::Write::write_all(&mut file, bytes)?;
+    Ok(path)
+}
+
+fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()> {
+    let paths: Vec<&Path> = paths.collect();
+    if paths.len() > MANY {
+        return Ok(rustix::fs::syncfs(File::open(tmp)?)?);
+    }
+    paths.into_iter().try_for_each(|path| File::open(path)?.sync_all())
+}
+
+fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<()> {
+    let parent = file.to.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent)?;
+    let size = fs::metadata(file.temp.path())?.len();
+    let replaced = fs::metadata(&file.to).map(|old| old.len()).unwrap_or_default();
+    match file.temp {
+        Temp::Own(path) => path.persist(&file.to).map_err(|e| e.error)?,
+        // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
+        Temp::Shared(growing) => fs::rename(growing.path(), &file.to)?,
+    }
+    usage.committed(&file.to, size, replaced);
+    folders.insert(parent.to_owned());
+    Ok(())
+}
+
+fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {
+    // Nobody waits for it any more: whoever asked has its answer.
+    let _nobody_waits = done.send(result);
+}
