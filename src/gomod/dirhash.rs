@@ -1,76 +1,87 @@
 //! `h1:` hashes, and the checks without which a zip is not a module's.
 
-use std::io::{Read, Seek};
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256, digest};
 
+use super::zip_content::{ContentReader, Digest};
+use super::zip_directory::{Entry, body_offset, read_directory};
+use super::zip_rules::{MAX_ZIP_BYTES, Rules, ZipError, check_module};
 use super::{ModulePath, Version};
 
-/// Go's limit for a module zip, and for what it unpacks to.
-pub const MAX_ZIP_BYTES: u64 = 500 << 20;
-
-/// Why a zip is not what was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum ZipError {
-    /// Truncated, corrupt, or no zip at all.
-    #[error("not a complete zip: {0}")]
-    Corrupt(String),
-    /// Another module's files.
-    #[error("entry {0:?} does not begin with the module's path and version")]
-    Prefix(String),
-    /// Larger than Go allows.
-    #[error("unpacks to more than {MAX_ZIP_BYTES} bytes")]
-    TooLarge,
-}
-
-/// Reads a whole module zip and returns its `h1:` hash.
+/// Reads a whole module zip, checks it as the go command does before it unpacks one, and returns its `h1:` hash.
+///
+/// The hash is that of `HashZip` of `golang.org/x/mod/sumdb/dirhash`, the rules are those of `CheckZip` of
+/// `golang.org/x/mod/zip`, and every byte is read as Go reads it. Memory grows with the number of files only.
 ///
 /// # Errors
-/// See [`ZipError`]; a checksum of an entry that does not match is [`ZipError::Corrupt`].
-pub fn hash_zip<R: Read + Seek>(zip: R, module: &ModulePath, version: &Version) -> Result<String, ZipError> {
-    let corrupt = |e: &dyn std::fmt::Display| ZipError::Corrupt(e.to_string());
-    let prefix = format!("{module}@{version}/");
-    let mut archive = zip::ZipArchive::new(zip).map_err(|e| corrupt(&e))?;
-    let mut lines = Vec::with_capacity(archive.len());
-    let mut buffer = vec![0_u8; 64 << 10];
-    let mut total = 0_u64;
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(|e| corrupt(&e))?;
-        let name = entry.name().map_err(|e| corrupt(&e))?.into_owned();
-        if !name.starts_with(&prefix) || name.contains('\n') {
-            return Err(ZipError::Prefix(name));
-        }
-        let mut hash = Context::new(&SHA256);
-        loop {
-            let n = entry.read(&mut buffer).map_err(|e| corrupt(&e))?;
-            let Some(chunk) = buffer.get(..n).filter(|chunk| !chunk.is_empty()) else { break };
-            total += chunk.len() as u64;
-            if total > MAX_ZIP_BYTES {
-                return Err(ZipError::TooLarge);
-            }
-            hash.update(chunk);
-        }
-        lines.push((name, hex(hash.finish().as_ref())));
+/// See [`ZipError`]. All but [`ZipError::Io`] are verdicts on the zip.
+pub fn hash_zip<R: Read + Seek>(mut zip: R, module: &ModulePath, version: &Version) -> Result<String, ZipError> {
+    check_module(module, version)?;
+    let size = zip.seek(SeekFrom::End(0))?;
+    if size > MAX_ZIP_BYTES {
+        return Err(ZipError::TooLarge);
     }
-    if lines.is_empty() {
-        return Err(ZipError::Corrupt("it has no entries".to_owned()));
+    let entries = read_directory(&mut zip, size)?;
+    check_entries(&entries, module, version)?;
+    check_folders(&mut zip, &entries)?;
+    let mut reader = ContentReader::new();
+    let mut lines = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let digest = if is_folder(&entry) { empty_digest() } else { reader.digest(&mut zip, &entry)? };
+        lines.push((entry.name, digest));
     }
     Ok(h1(lines))
+}
+
+fn check_entries(entries: &[Entry], module: &ModulePath, version: &Version) -> Result<(), ZipError> {
+    let mut rules = Rules::new(module, version);
+    entries.iter().try_for_each(|entry| rules.check(&entry.name, entry.size))
+}
+
+/// Checks the entries of folders as far as hashing opens them: of those that have one name, Go opens the last.
+fn check_folders<R: Read + Seek>(zip: &mut R, entries: &[Entry]) -> Result<(), ZipError> {
+    let last: HashMap<&[u8], &Entry> = entries.iter().filter(|e| is_folder(e)).map(|e| (e.name.as_slice(), e)).collect();
+    for entry in last.into_values() {
+        body_offset(zip, entry)?;
+        if entry.size != 0 {
+            return Err(ZipError::Corrupt(format!("{:?} is a folder with content", String::from_utf8_lossy(&entry.name))));
+        }
+    }
+    Ok(())
+}
+
+fn is_folder(entry: &Entry) -> bool {
+    entry.name.ends_with(b"/")
+}
+
+fn empty_digest() -> Digest {
+    sha256(&[])
+}
+
+fn sha256(content: &[u8]) -> Digest {
+    let mut bytes = Digest::default();
+    bytes.iter_mut().zip(digest(&SHA256, content).as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 /// The `h1:` hash that go.sum has for a go.mod file.
 #[must_use]
 pub fn hash_go_mod(content: &[u8]) -> String {
-    h1(vec![("go.mod".to_owned(), hex(ring::digest::digest(&SHA256, content).as_ref()))])
+    h1(vec![(b"go.mod".to_vec(), sha256(content))])
 }
 
-fn h1(mut lines: Vec<(String, String)>) -> String {
-    lines.sort();
+fn h1(mut lines: Vec<(Vec<u8>, Digest)>) -> String {
+    lines.sort_unstable();
     let mut hash = Context::new(&SHA256);
     for (name, digest) in lines {
-        hash.update(format!("{digest}  {name}\n").as_bytes());
+        hash.update(hex(&digest).as_bytes());
+        hash.update(b"  ");
+        hash.update(&name);
+        hash.update(b"\n");
     }
     format!("h1:{}", STANDARD.encode(hash.finish()))
 }

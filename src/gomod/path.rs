@@ -172,7 +172,7 @@ fn is_module_element(element: &str) -> bool {
 }
 
 /// Neither empty, nor dots only, nor ending in a dot, nor a device of Windows.
-fn is_file_element(element: &str) -> bool {
+pub(super) fn is_file_element(element: &str) -> bool {
     let short = element.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let numbered = ["com", "lpt"].iter().any(|device| {
         short.strip_prefix(device).is_some_and(|digit| digit.len() == 1 && digit.bytes().all(|b| (b'1'..=b'9').contains(&b)))

@@ -1,6 +1,7 @@
 //! From the path of a request to what it asks for.
 
 use super::path::{ModulePath, PathError, Version};
+use super::tile::Tile;
 
 /// What a client asks for. Whatever is in here was checked and may be written to a disk in its escaped form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -123,18 +124,8 @@ impl SumdbPath {
             let (module, version) = (ModulePath::from_escaped(module)?, Version::from_escaped(version)?);
             return Ok(Self::Lookup(format!("lookup/{}@{}", module.escaped(), version.escaped())));
         }
-        if let Some(tile) = rest.strip_prefix("tile/") {
-            let digits = |s: &str| !s.is_empty() && s.len() <= 3 && s.bytes().all(|b| b.is_ascii_digit());
-            let segment = |s: &str| {
-                let s = s.strip_prefix('x').unwrap_or(s);
-                s == "data" || digits(s.strip_suffix(".p").unwrap_or(s))
-            };
-            let parts = tile.split('/').count();
-            return if (3..=12).contains(&parts) && tile.split('/').all(segment) {
-                Ok(Self::Tile(rest.to_owned()))
-            } else {
-                Err(PathError::Unknown)
-            };
+        if rest.starts_with("tile/") {
+            return rest.parse().map(|tile: Tile| Self::Tile(tile.to_string())).map_err(|_| PathError::Unknown);
         }
         match rest {
             "supported" => Ok(Self::Supported),
@@ -220,9 +211,20 @@ mod tests {
         for good in ["supported", "latest", "lookup/corp.example/!a@v1.0.0", "tile/8/0/x001/234.p/17", "tile/8/1/000", "tile/8/data/001"] {
             assert_eq!(SumdbPath::parse(good).unwrap().escaped(), good);
         }
-        for bad in
-            ["", "x", "lookup/", "lookup/corp.example/A@v1.0.0", "lookup/../x@v1", "tile/../../x", "tile/8/0/..", "tile/8//000", "tile/8"]
-        {
+        for bad in [
+            "",
+            "x",
+            "lookup/",
+            "lookup/corp.example/A@v1.0.0",
+            "lookup/../x@v1",
+            "tile/../../x",
+            "tile/8/0/..",
+            "tile/8//000",
+            "tile/8",
+            "tile/8/0/1",
+            "tile/8/0/x000/001",
+            "tile/8/0/000.p/256",
+        ] {
             assert!(SumdbPath::parse(bad).is_err(), "{bad}");
         }
     }

@@ -1,0 +1,273 @@
+//! What a zip must be so that every go command unpacks it, and unpacks the same: `CheckZip` of `golang.org/x/mod/zip`.
+//!
+//! File modes are not looked at: Go's checker doesn't either, and unpacks what claims to be a link as an ordinary file.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+
+use super::file_path::{FilePathError, check_file_path, fold};
+use super::{ModulePath, Version};
+
+/// Go's limit for a module zip, and for what it unpacks to, in bytes.
+pub const MAX_ZIP_BYTES: u64 = 500 << 20;
+
+/// Go's limit for a module's `go.mod`, and for its `LICENSE`, in bytes.
+pub const MAX_GO_MOD_BYTES: u64 = 16 << 20;
+
+/// Why a zip is not what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ZipError {
+    /// Truncated, corrupt, or no zip at all.
+    #[error("not a complete zip: {0}")]
+    Corrupt(String),
+    /// The zip could not be read, which says nothing about what is in it.
+    #[error("could not read the zip: {0}")]
+    Io(#[from] io::Error),
+    /// No zip can be that of such a version of such a module.
+    #[error("{0} has no version {1}: it is not canonical, or of another major version than the path")]
+    Module(String, String),
+    /// Another module's files.
+    #[error("entry {0:?} does not begin with the module's path and version")]
+    Prefix(String),
+    /// A name that the go command does not write to a disk.
+    #[error("entry {0:?} has {1} in its name")]
+    Path(String, FilePathError),
+    /// Two entries that are one file on a disk that ignores case, or a file that is a directory too.
+    #[error("entries {0:?} and {1:?} can not both be unpacked")]
+    Collision(String, String),
+    /// A `go.mod` in a folder, where it would begin another module, or in other letters.
+    #[error("entry {0:?} is a go.mod other than the module's own")]
+    GoMod(String),
+    /// A `go.mod` or a `LICENSE` larger than Go allows.
+    #[error("entry {0:?} has more than {MAX_GO_MOD_BYTES} bytes")]
+    FileTooLarge(String),
+    /// Larger than Go allows.
+    #[error("has or unpacks to more than {MAX_ZIP_BYTES} bytes")]
+    TooLarge,
+    /// More names than we keep in memory. The one thing that is refused and that Go accepts.
+    #[error("its directory takes more than {} bytes", super::zip_directory::MAX_DIRECTORY_BYTES)]
+    Directory,
+}
+
+/// Whether a module can have a version, and the version is written the one way that zips are named by.
+///
+/// `CanonicalVersion` and `Check` of `golang.org/x/mod/module`, with the rule for gopkg.in.
+///
+/// # Errors
+/// [`ZipError::Module`].
+pub fn check_module(module: &ModulePath, version: &Version) -> Result<(), ZipError> {
+    let major = version.as_str().split('.').next().and_then(|v| v.strip_prefix('v')).unwrap_or_default();
+    let fits = match path_major(module.as_str()) {
+        Major::Impossible => false,
+        Major::None => matches!(major, "0" | "1") || version.as_str().ends_with("+incompatible"),
+        Major::Slash(wanted) => wanted == major,
+        // Old pseudo-versions of .v1 modules began with v0.0.0, and go.mod files still have them.
+        Major::Dot(wanted) => wanted == major || (wanted == "1" && version.as_str().starts_with("v0.0.0-")),
+    };
+    if version.is_canonical() && fits { Ok(()) } else { Err(ZipError::Module(module.to_string(), version.to_string())) }
+}
+
+/// What the end of a module's path says about its versions.
+enum Major<'a> {
+    /// Nothing: v0, v1, or anything `+incompatible`.
+    None,
+    /// `/v2` and up.
+    Slash(&'a str),
+    /// `.v0` and up, for gopkg.in.
+    Dot(&'a str),
+    /// No module has this path.
+    Impossible,
+}
+
+fn path_major(path: &str) -> Major<'_> {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if path.starts_with("gopkg.in/") {
+        let stable = path.strip_suffix("-unstable");
+        let number = stable.unwrap_or(path).rsplit_once(".v").map(|(_, number)| number).filter(|number| digits(number));
+        return match number {
+            Some("0") if stable.is_none() => Major::Dot("0"),
+            Some(number) if !number.starts_with('0') => Major::Dot(number),
+            _ => Major::Impossible,
+        };
+    }
+    let number = path.rsplit_once("/v").map(|(_, number)| number);
+    match number.filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')) {
+        None => Major::None,
+        Some(number) if number.contains('.') || number.starts_with('0') || number == "1" => Major::Impossible,
+        Some(number) => Major::Slash(number),
+    }
+}
+
+/// Checks the entries of one zip, one after another. Keeps their names.
+pub(super) struct Rules {
+    prefix: String,
+    /// By folded path: the path if folding changed it, and whether it is a directory.
+    seen: HashMap<Box<str>, (Option<Box<str>>, bool)>,
+    declared_bytes: u64,
+}
+
+impl Rules {
+    pub(super) fn new(module: &ModulePath, version: &Version) -> Self {
+        Self { prefix: format!("{module}@{version}/"), seen: HashMap::new(), declared_bytes: 0 }
+    }
+
+    /// Checks the next entry by its whole name and its declared size in bytes.
+    ///
+    /// A name that ends in a slash is a directory's, and its size is not looked at here. That of the module's own root is legal.
+    pub(super) fn check(&mut self, name: &[u8], size: u64) -> Result<(), ZipError> {
+        let lossy = || String::from_utf8_lossy(name).into_owned();
+        let below = name.strip_prefix(self.prefix.as_bytes()).ok_or_else(|| ZipError::Prefix(lossy()))?;
+        if below.is_empty() {
+            return Ok(());
+        }
+        // Bytes that are no UTF-8 are refused for the character that stands for them.
+        let below = std::str::from_utf8(below).map_err(|_| ZipError::Path(lossy(), FilePathError::Character('\u{fffd}')))?;
+        let folder = below.strip_suffix('/');
+        let path = folder.unwrap_or(below);
+        check_file_path(path).map_err(|why| ZipError::Path(lossy(), why))?;
+        self.check_collision(path, folder.is_some())?;
+        if folder.is_some() { Ok(()) } else { self.check_file(path, size) }
+    }
+
+    fn check_file(&mut self, path: &str, size: u64) -> Result<(), ZipError> {
+        let base = path.rsplit('/').next().unwrap_or(path);
+        if base.eq_ignore_ascii_case("go.mod") && path != "go.mod" {
+            return Err(ZipError::GoMod(path.to_owned()));
+        }
+        self.declared_bytes = self.declared_bytes.saturating_add(size);
+        if self.declared_bytes > MAX_ZIP_BYTES {
+            return Err(ZipError::TooLarge);
+        }
+        if matches!(path, "go.mod" | "LICENSE") && size > MAX_GO_MOD_BYTES {
+            return Err(ZipError::FileTooLarge(path.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Refuses a path that some disk takes for another's, or whose folder is a file; and keeps it with all its folders.
+    fn check_collision(&mut self, path: &str, is_folder: bool) -> Result<(), ZipError> {
+        let (mut path, mut is_folder) = (path, is_folder);
+        loop {
+            let folded = fold(path);
+            let kept = (*folded != *path).then(|| Box::from(path));
+            match self.seen.entry(Box::from(&*folded)) {
+                Entry::Vacant(place) => {
+                    place.insert((kept, is_folder));
+                }
+                Entry::Occupied(other) => {
+                    let (other_kept, other_is_folder) = other.get();
+                    if *other_kept != kept || !(*other_is_folder && is_folder) {
+                        let other_path = other_kept.as_ref().unwrap_or(other.key());
+                        return Err(ZipError::Collision(other_path.to_string(), path.to_owned()));
+                    }
+                    // A folder met before: so were the folders that it is in.
+                    return Ok(());
+                }
+            }
+            let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
+            (path, is_folder) = (parent, true);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules::new(&ModulePath::new("corp.example/a").unwrap(), &Version::new("v1.0.0").unwrap())
+    }
+
+    /// Checks names below the prefix, each with its size.
+    fn check(entries: &[(&str, u64)]) -> Result<(), ZipError> {
+        let mut rules = rules();
+        entries.iter().try_for_each(|(name, size)| rules.check(format!("corp.example/a@v1.0.0/{name}").as_bytes(), *size))
+    }
+
+    fn names(names: &[&str]) -> Result<(), ZipError> {
+        check(&names.iter().map(|name| (*name, 1)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_file_on_a_disk_that_ignores_case_is_one_file() {
+        for pair in [["a.go", "A.go"], ["d/x", "D/y"], ["ſ.go", "S.go"], ["a", "a"], ["a", "a/b"], ["a/b", "a"], ["a/", "A/"], ["a", "a/"]]
+        {
+            assert!(matches!(names(&pair), Err(ZipError::Collision(..))), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn folders_may_be_named_any_number_of_times() {
+        names(&["", "d/", "d/", "d/e/f.go", "d/e/", "d/e/g.go", ""]).unwrap();
+    }
+
+    #[test]
+    fn the_only_go_mod_is_the_modules_own() {
+        for name in ["Go.mod", "GO.MOD", "d/go.mod", "d/GO.mod"] {
+            assert!(matches!(names(&[name]), Err(ZipError::GoMod(_))), "{name}");
+        }
+        names(&["go.mod", "d/_go.mod", "go.mod.txt", "e/go.mod/"]).unwrap();
+    }
+
+    #[test]
+    fn names_are_checked_below_the_prefix() {
+        let mut rules = rules();
+        assert!(matches!(rules.check(b"corp.example/a@v1.0.1/x", 1), Err(ZipError::Prefix(_))));
+        assert!(matches!(rules.check(b"corp.example/a@v1.0.0", 1), Err(ZipError::Prefix(_))));
+        assert!(matches!(rules.check(b"corp.example/a@v1.0.0/\xff", 1), Err(ZipError::Path(..))));
+        for name in ["../x", "/", "//", "d//", "con.go", "a\\b", "x."] {
+            assert!(matches!(names(&[name]), Err(ZipError::Path(..))), "{name}");
+        }
+    }
+
+    #[test]
+    fn sizes_count_together_and_folders_do_not_count() {
+        let half = MAX_ZIP_BYTES / 2;
+        check(&[("a", half), ("b", half), ("d/", u64::MAX)]).unwrap();
+        assert!(matches!(check(&[("a", half), ("b", half), ("c", 1)]), Err(ZipError::TooLarge)));
+        assert!(matches!(check(&[("a", u64::MAX), ("b", 2)]), Err(ZipError::TooLarge)));
+        check(&[("go.mod", MAX_GO_MOD_BYTES), ("LICENSE", MAX_GO_MOD_BYTES), ("d/LICENSE", MAX_GO_MOD_BYTES + 1)]).unwrap();
+        for name in ["go.mod", "LICENSE"] {
+            assert!(matches!(check(&[(name, MAX_GO_MOD_BYTES + 1)]), Err(ZipError::FileTooLarge(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_path_and_a_version_must_agree() {
+        let check = |path: &str, version: &str| check_module(&ModulePath::new(path).unwrap(), &Version::new(version).unwrap()).is_ok();
+        for (path, version) in [
+            ("a.example/b", "v0.1.0"),
+            ("a.example/b", "v1.0.0-rc.1"),
+            ("a.example/b", "v2.0.0+incompatible"),
+            ("a.example/b/v2", "v2.0.1"),
+            ("a.example/b/v20", "v20.0.0"),
+            ("a.example/b/v", "v1.0.0"),
+            ("gopkg.in/x.v2", "v2.1.0"),
+            ("gopkg.in/x.v0", "v0.1.0"),
+            ("gopkg.in/x.v1-unstable", "v1.1.0"),
+            ("gopkg.in/x.v1", "v0.0.0-20240102030405-abcdefabcdef"),
+        ] {
+            assert!(check(path, version), "{path} {version}");
+        }
+        for (path, version) in [
+            ("a.example/b", "v2.0.0"),
+            ("a.example/b", "main"),
+            ("a.example/b", "v1.0"),
+            ("a.example/b", "v1.0.0+meta"),
+            ("a.example/b/v2", "v1.0.0"),
+            ("a.example/b/v2", "v20.0.0"),
+            ("a.example/b/v2", "v3.0.0+incompatible"),
+            ("a.example/b/v1.2", "v1.2.0"),
+            ("gopkg.in/x", "v1.0.0"),
+            ("gopkg.in/x.v2", "v1.0.0"),
+            ("gopkg.in/x.v2", "v0.0.0-20240102030405-abcdefabcdef"),
+            ("gopkg.in/x.v0-unstable", "v0.1.0"),
+            ("gopkg.in/x.v-unstable", "v0.1.0"),
+            ("gopkg.in/x/v2", "v2.0.0"),
+        ] {
+            assert!(!check(path, version), "{path} {version}");
+        }
+    }
+}
