@@ -1,10 +1,16 @@
-//! What Go says: module paths, versions, their escaping, request paths and `h1:` hashes. Pure: no network, no runtime,
-//! no I/O beyond `Read` and `Seek`.
+//! What Go says: module paths, versions and their order, escaping, request paths, go.mod and go.sum files, `h1:` hashes.
+//! Pure: no network, no runtime, no I/O beyond `Read` and `Seek`. `tests/gomod_differential.rs` holds it equal to Go's
+//! own code.
 
 mod dirhash;
+mod major;
 mod path;
+mod pseudo;
 mod request;
+pub mod semver;
 
 pub use dirhash::{MAX_ZIP_BYTES, ZipError, hash_go_mod, hash_zip};
+pub use major::{MajorMismatch, check_path_major, split_path_version};
 pub use path::{ModulePath, PathError, Version, unescape};
+pub use pseudo::{NoBase, PseudoVersion, is_pseudo};
 pub use request::{Request, SumdbPath};
