@@ -2,4 +2,4 @@ module gomodcache.example/oracle
 
 go 1.26.0
 
-require golang.org/x/mod v0.42.0 // indirect
+require golang.org/x/mod v0.42.0
