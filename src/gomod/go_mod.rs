@@ -125,10 +125,7 @@ fn requirement(line: &Line<'_>) -> Result<Requirement, String> {
 /// `// indirect` alone, or `// indirect; why`.
 fn is_indirect(comment: &str) -> bool {
     let mut words = comment.strip_prefix("//").unwrap_or_default().split_whitespace();
-    match (words.next(), words.next()) {
-        (Some("indirect"), None) | (Some("indirect;"), Some(_)) => true,
-        _ => false,
-    }
+    matches!((words.next(), words.next()), (Some("indirect"), None) | (Some("indirect;"), Some(_)))
 }
 
 /// `1.21`, `1.21.3` and `1.21rc1` stay; a dependency's `v1.21` with anything after it counts as `1.21`.

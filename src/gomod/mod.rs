@@ -1,5 +1,5 @@
 //! What Go says: module paths, versions and their order, escaping, request paths, go.mod and go.sum files, `h1:` hashes.
-//! Pure: no network, no runtime, no I/O beyond `Read` and `Seek`. `tests/gomod_differential.rs` holds it equal to Go's
+//! Pure: no network, no runtime, no I/O beyond `Read` and `Seek`. `tests/gomod_differential/` holds it equal to Go's
 //! own code.
 
 mod dirhash;

@@ -1,5 +1,5 @@
 // Command modfile answers questions about module paths, versions, go.mod and go.sum files with Go's own code, so that
-// tests/gomod_differential.rs can hold ours equal to it. It reads a JSON question a line and writes a JSON answer a line.
+// tests/gomod_differential can hold ours equal to it. It reads a JSON question a line and writes a JSON answer a line.
 package main
 
 import (
