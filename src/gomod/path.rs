@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use super::major::split_path_version;
+use super::pseudo::is_pseudo;
+use super::semver::canonical_version;
+
 /// Why a path or a version is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -19,7 +23,7 @@ pub enum PathError {
     Unknown,
 }
 
-/// A module path, unescaped, as `CheckPath` of the go command accepts it.
+/// A module path, unescaped, as `module.CheckPath` of `golang.org/x/mod` accepts it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ModulePath(String);
 
@@ -33,104 +37,75 @@ impl ModulePath {
     /// # Errors
     /// The go command would refuse it.
     pub fn new(path: &str) -> Result<Self, PathError> {
-        let first = path.split('/').next().unwrap_or_default();
-        let first_ok = first.contains('.')
-            && !first.starts_with('-')
-            && first.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'));
-        let elements_ok = path.split('/').all(is_module_element);
-        if first_ok && elements_ok && major_suffix_ok(path) { Ok(Self(path.to_owned())) } else { Err(PathError::Module) }
-    }
-
-    /// Unescapes and checks a path as it stands in a request.
-    ///
-    /// # Errors
-    /// Bad escaping, or a path that the go command would refuse.
-    pub fn from_escaped(escaped: &str) -> Result<Self, PathError> {
-        Self::new(&unescape(escaped)?)
-    }
-
-    /// The path as people write it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The path as requests and disks write it.
-    #[must_use]
-    pub fn escaped(&self) -> String {
-        escape(&self.0)
+        let host = path.split('/').next().unwrap_or_default();
+        let host_ok = host.contains('.') && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'));
+        let elements_ok = !path.starts_with('-') && path.split('/').all(is_module_element);
+        let ok = host_ok && elements_ok && split_path_version(path).is_some();
+        if ok { Ok(Self(path.to_owned())) } else { Err(PathError::Module) }
     }
 }
 
 impl Version {
-    /// Checks an unescaped version.
+    /// Checks an unescaped version: what `module.EscapeVersion` accepts, except for `%`.
     ///
     /// # Errors
     /// Not a file name that the go command accepts as a version.
     pub fn new(version: &str) -> Result<Self, PathError> {
-        // A percent sign left after one decoding is a double encoding: no version control system's names need it.
+        // The letters of other alphabets that a file in a module may have can't be escaped, and `!` is the escape itself.
+        // Stricter than Go: a percent sign left after one decoding is a double encoding, and no tag or branch needs it.
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"#$&()+,-.=@[]^_{}~ ".contains(&b);
-        let ok = !version.is_empty() && version.len() <= 200 && version.bytes().all(allowed) && is_file_element(version);
+        let ok = version.bytes().all(allowed) && is_file_element(version);
         if ok { Ok(Self(version.to_owned())) } else { Err(PathError::Version) }
-    }
-
-    /// Unescapes and checks a version as it stands in a request.
-    ///
-    /// # Errors
-    /// Bad escaping, or not a file name.
-    pub fn from_escaped(escaped: &str) -> Result<Self, PathError> {
-        Self::new(&unescape(escaped)?)
-    }
-
-    /// The version as people write it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The version as requests and disks write it.
-    #[must_use]
-    pub fn escaped(&self) -> String {
-        escape(&self.0)
     }
 
     /// Whether this is a canonical semantic version (`+incompatible` included): what it names never changes.
     #[must_use]
     pub fn is_canonical(&self) -> bool {
-        let Some(rest) = self.0.strip_prefix('v') else { return false };
-        let rest = rest.strip_suffix("+incompatible").unwrap_or(rest);
-        let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
-        let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) && (s == "0" || !s.starts_with('0'));
-        let identifier = |s: &str| {
-            let digits = s.bytes().all(|b| b.is_ascii_digit());
-            !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && (!digits || number(s))
-        };
-        core.split('.').count() == 3 && core.split('.').all(number) && pre.is_none_or(|pre| pre.split('.').all(identifier))
+        canonical_version(&self.0).is_some_and(|canonical| canonical == self.0)
     }
 
     /// Whether this names a commit (`…-20060102150405-abcdefabcdef`) rather than a tag.
     #[must_use]
     pub fn is_pseudo(&self) -> bool {
-        let rest = self.0.strip_suffix("+incompatible").unwrap_or(&self.0);
-        let mut parts = rest.rsplitn(3, '-');
-        let (Some(hash), Some(time)) = (parts.next(), parts.next()) else { return false };
-        let stamp = time.rsplit('.').next().unwrap_or_default();
-        let base_ok = parts.next().is_some_and(|base| base.starts_with('v'));
-        base_ok && hash.len() == 12 && stamp.len() == 14 && stamp.bytes().all(|b| b.is_ascii_digit())
+        is_pseudo(&self.0)
     }
 }
 
-impl fmt::Display for ModulePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// What module paths and versions have in common once they are checked.
+macro_rules! escapable {
+    ($name:ident) => {
+        impl $name {
+            /// Unescapes and checks what stands in a request.
+            ///
+            /// # Errors
+            /// Bad escaping, or what `new` refuses.
+            pub fn from_escaped(escaped: &str) -> Result<Self, PathError> {
+                Self::new(&unescape(escaped)?)
+            }
+
+            /// As people write it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// As requests and disks write it.
+            #[must_use]
+            pub fn escaped(&self) -> String {
+                escape(&self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+escapable!(ModulePath);
+escapable!(Version);
 
 fn escape(plain: &str) -> String {
     let mut escaped = String::with_capacity(plain.len() + 4);
@@ -168,25 +143,15 @@ fn is_module_element(element: &str) -> bool {
     let short = element.split('.').next().unwrap_or_default();
     // Names that end in ~1 may be another file's short name on Windows.
     let tilde = short.rsplit_once('~').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
-    element.len() <= 200 && element.bytes().all(allowed) && !element.starts_with('.') && !tilde && is_file_element(element)
+    element.bytes().all(allowed) && !element.starts_with('.') && !tilde && is_file_element(element)
 }
 
 /// Neither empty, nor dots only, nor ending in a dot, nor a device of Windows.
 pub(super) fn is_file_element(element: &str) -> bool {
     let short = element.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let numbered = ["com", "lpt"].iter().any(|device| {
-        short.strip_prefix(device).is_some_and(|digit| digit.len() == 1 && digit.bytes().all(|b| (b'1'..=b'9').contains(&b)))
-    });
-    let device = numbered || matches!(short.as_str(), "con" | "prn" | "aux" | "nul");
+    let numbered = short.strip_prefix("com").or_else(|| short.strip_prefix("lpt"));
+    let device = numbered.is_some_and(|n| matches!(n.as_bytes(), [b'1'..=b'9'])) || matches!(short.as_str(), "con" | "prn" | "aux" | "nul");
     !element.is_empty() && !element.ends_with('.') && !device
-}
-
-/// `/v2` and above is legal, `/v0`, `/v1` and `/v02` are not.
-fn major_suffix_ok(path: &str) -> bool {
-    let Some((_, last)) = path.rsplit_once('/') else { return !path.starts_with('-') };
-    let Some(digits) = last.strip_prefix('v') else { return !path.starts_with('-') };
-    let numeric = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    !path.starts_with('-') && (!numeric || (!digits.starts_with('0') && digits != "1"))
 }
 
 #[cfg(test)]
@@ -237,10 +202,12 @@ mod tests {
             "/a.example",
             "a.example/",
             ".a.example",
+            "gopkg.in/yaml",
+            "a.example/v1.2",
         ] {
             assert!(ModulePath::new(path).is_err(), "{path}");
         }
-        for path in ["a.example", "a.example/Azure/x", "a.example/v2", "a.example/go.mod", "a.example/vx"] {
+        for path in ["a.example", "a.example/Azure/x", "a.example/v2", "a.example/go.mod", "a.example/vx", "gopkg.in/yaml.v0"] {
             assert!(ModulePath::new(path).is_ok(), "{path}");
         }
         for escaped in ["a.example/Azure", "a.example/!", "a.example/!A", "a.example/!!a", "a.example/%41"] {

@@ -40,7 +40,7 @@ impl Request {
     /// A path that no go command asks for: it is answered with 404 and never reaches a disk.
     pub fn parse(raw: &str) -> Result<Self, PathError> {
         let path = percent_decode(raw)?;
-        let path = path.strip_prefix('/').ok_or(PathError::Unknown)?;
+        let path = path.strip_prefix('/').filter(|path| fits_a_disk(path)).ok_or(PathError::Unknown)?;
         if let Some(rest) = path.strip_prefix("sumdb/") {
             return Ok(Self::Sumdb(rest.to_owned()));
         }
@@ -119,6 +119,9 @@ impl SumdbPath {
     /// # Errors
     /// Not a request of the checksum-database protocol.
     pub fn parse(rest: &str) -> Result<Self, PathError> {
+        if !fits_a_disk(rest) {
+            return Err(PathError::Unknown);
+        }
         if let Some(lookup) = rest.strip_prefix("lookup/") {
             let (module, version) = lookup.rsplit_once('@').ok_or(PathError::Unknown)?;
             let (module, version) = (ModulePath::from_escaped(module)?, Version::from_escaped(version)?);
@@ -143,6 +146,12 @@ impl SumdbPath {
             Self::Lookup(path) | Self::Tile(path) => path,
         }
     }
+}
+
+/// Go sets no limit to a path or a version, disks do: 255 bytes a name, 4096 a path. What is longer fails in the go
+/// command's own cache as well. The rest is room for our endings and for the folder that we are in.
+fn fits_a_disk(escaped: &str) -> bool {
+    escaped.len() <= 2048 && escaped.split('/').all(|element| element.len() <= 240)
 }
 
 /// Decodes percent escapes once. What is left of a double encoding fails the checks that follow.
@@ -198,6 +207,17 @@ mod tests {
         ] {
             assert!(Request::parse(raw).is_err(), "{raw}");
         }
+    }
+
+    #[test]
+    fn what_no_disk_can_name_is_refused() {
+        let request = |element: &str, version: &str| Request::parse(&format!("/corp.example/{element}/@v/{version}.info"));
+        assert!(request(&"a".repeat(240), &"b".repeat(235)).is_ok());
+        assert!(request(&"a".repeat(241), "v1.0.0").is_err());
+        assert!(request("a", &"b".repeat(236)).is_err());
+        assert!(request(&"!a".repeat(121), "v1.0.0").is_err(), "it is the escaped name that counts");
+        assert!(request(&["abcdefg"; 255].join("/"), "v1.0.0").is_err());
+        assert!(SumdbPath::parse(&format!("lookup/corp.example/{}@v1.0.0", "a".repeat(240))).is_err());
     }
 
     #[test]
