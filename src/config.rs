@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::gomod::Patterns;
+use crate::sumdb;
+
 /// The version of the configuration format that this build writes and reads.
 pub const CONFIG_VERSION: u32 = 1;
 /// Where the pod mounts the ConfigMap `<cache>-config`.
@@ -41,6 +44,13 @@ pub struct ProxyConfig {
     /// Absent: `/sumdb/` answers 404, and clients fall back to what their own environment says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum_database: Option<ChecksumDatabase>,
+    /// Module paths, in GOPRIVATE's syntax, that are never sent to an upstream that is not internal, nor to the checksum
+    /// database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private_modules: Vec<String>,
+    /// Bytes that the cache may hold. Absent: no limit but the disk's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_limit: Option<u64>,
     /// How hosts become addresses.
     #[serde(default)]
     pub resolution: Resolution,
@@ -85,9 +95,38 @@ pub enum Fallback {
 pub struct ChecksumDatabase {
     /// The name in the database's key; may hold slashes.
     pub name: String,
+    /// `name+hash+key`. Absent: the public database's, if the name is the one that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// What the cache does with it.
+    #[serde(default)]
+    pub mode: ChecksumMode,
+    /// What becomes of a version for which it can't be asked.
+    #[serde(default)]
+    pub when_unavailable: WhenUnavailable,
     /// Where to ask. Absent: the first upstream that relays it, else `https://<name>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<url::Url>,
+}
+
+/// What a cache does with the checksum database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChecksumMode {
+    /// Nothing is kept that it contradicts, and it is relayed.
+    #[default]
+    Verify,
+    /// It is relayed to clients, who verify.
+    Relay,
+}
+
+/// What becomes of a version for which the checksum database can't be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhenUnavailable {
+    /// It is served, and kept only when the verdict has come: clients check their go.sum themselves.
+    #[default]
+    Serve,
+    /// It is refused with 502.
+    Refuse,
 }
 
 /// Where the proxy takes addresses from.
@@ -251,6 +290,15 @@ impl ProxyConfig {
                 return Err(invalid("must not have a query or a fragment"));
             }
         }
+        if let Err(error) = Patterns::parse(self.private_modules.iter().map(String::as_str)) {
+            return Err(ConfigError::Invalid { key: "privateModules".into(), reason: error.to_string() });
+        }
+        if let Some(database) = &self.checksum_database
+            && database.mode == ChecksumMode::Verify
+            && let Err(reason) = sumdb::verifier(&database.name, database.key.as_deref())
+        {
+            return Err(ConfigError::Invalid { key: "checksumDatabase.key".into(), reason });
+        }
         if let Some(database) = &self.checksum_database
             && !is_database_name(&database.name)
         {
@@ -331,10 +379,16 @@ mod tests {
     #[test]
     fn a_database_name_stays_in_its_folder() {
         for name in ["../x", "sum.example/../x", "", "sum.example//x", "sum.example/.x", "a b"] {
-            let text = format!("version: 1\nchecksumDatabase: {{name: '{name}'}}");
+            let text = format!("version: 1\nchecksumDatabase: {{name: '{name}', mode: Relay}}");
             assert!(ProxyConfig::parse(&text).unwrap_err().to_string().starts_with("checksumDatabase.name"), "{name}");
         }
-        assert!(ProxyConfig::parse("version: 1\nchecksumDatabase: {name: sum.example/db}").is_ok());
+        assert!(ProxyConfig::parse("version: 1\nchecksumDatabase: {name: sum.example/db, mode: Relay}").is_ok());
+    }
+
+    #[test]
+    fn a_database_that_verifies_needs_its_key() {
+        let error = ProxyConfig::parse("version: 1\nchecksumDatabase: {name: sum.example}").unwrap_err().to_string();
+        assert!(error.starts_with("checksumDatabase.key") && error.contains("name+hash+key"), "{error}");
     }
 
     #[test]
@@ -349,7 +403,15 @@ mod tests {
                 internal: false,
                 ca_bundle: Some("-----BEGIN CERTIFICATE-----\nx\n".into()),
             }],
-            checksum_database: Some(ChecksumDatabase { name: "sum.example/db".into(), url: None }),
+            checksum_database: Some(ChecksumDatabase {
+                name: "sum.example/db".into(),
+                key: None,
+                mode: ChecksumMode::Relay,
+                when_unavailable: WhenUnavailable::Refuse,
+                url: None,
+            }),
+            private_modules: vec!["corp.example/*".into()],
+            cache_limit: Some(1 << 30),
             resolution: Resolution::Pinned {
                 hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
             },

@@ -40,6 +40,10 @@ pub struct GoModuleCacheSpec {
     /// The checksum database; its name and key are the operator's GOSUMDB setting.
     #[serde(default)]
     pub checksum_database: ChecksumDatabase,
+    /// Modules that are never named to an upstream that is not internal, nor to the checksum database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub private_modules: Vec<PrivateModules>,
     /// The volume.
     #[serde(default)]
     pub storage: Storage,
@@ -124,19 +128,44 @@ pub struct ConfigMapKeyRef {
     pub key: String,
 }
 
-/// The checksum database.
+/// Private modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct ChecksumDatabase {
-    /// Whether it is relayed.
-    #[serde(default)]
-    pub mode: ChecksumMode,
+#[serde(rename_all = "camelCase")]
+pub struct PrivateModules {
+    /// A glob in GOPRIVATE's syntax that matches a module path or its first elements, such as git.corp.example/*.
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9._~/*?^-]+$"))]
+    pub pattern: String,
 }
 
-/// Whether the checksum database is relayed.
+/// The checksum database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChecksumDatabase {
+    /// What the cache does with it.
+    #[serde(default)]
+    pub mode: ChecksumMode,
+    /// What becomes of a version for which it can't be asked.
+    #[serde(default)]
+    pub when_unavailable: WhenUnavailable,
+}
+
+/// What becomes of a version for which the checksum database can't be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum WhenUnavailable {
+    /// It is served, and kept only when the verdict has come: clients check their go.sum themselves.
+    #[default]
+    Serve,
+    /// It is refused with 502.
+    Refuse,
+}
+
+/// What a cache does with the checksum database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum ChecksumMode {
-    /// Under /sumdb/; clients verify.
+    /// Nothing is kept that it contradicts, and it is relayed under /sumdb/.
     #[default]
+    Verify,
+    /// It is relayed; clients verify.
     Relay,
     /// Not at all; the env ConfigMap says GOSUMDB=off. Not called Off: unquoted, YAML reads that as false.
     Disabled,
@@ -165,6 +194,14 @@ pub struct Storage {
     /// What becomes of the claim when the cache is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// The least useful objects are evicted when the cache would hold more than this part of `size`.
+    #[serde(default = "ninety")]
+    #[schemars(range(min = 10, max = 95))]
+    pub evict_above_percent: u8,
+}
+
+fn ninety() -> u8 {
+    90
 }
 
 fn ten_gi() -> String {
@@ -173,7 +210,13 @@ fn ten_gi() -> String {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { size: ten_gi(), storage_class_name: None, access_mode: AccessMode::default(), deletion_policy: DeletionPolicy::default() }
+        Self {
+            size: ten_gi(),
+            storage_class_name: None,
+            access_mode: AccessMode::default(),
+            deletion_policy: DeletionPolicy::default(),
+            evict_above_percent: ninety(),
+        }
     }
 }
 

@@ -47,7 +47,10 @@ pub(crate) fn status(
         url: Some(url(cache)),
         effective: Some(Effective {
             upstreams: cache.upstreams.iter().map(|u| u.url.to_string()).collect(),
-            checksum_database: cache.checksum_database.as_ref().map_or_else(|| "off".to_owned(), |db| db.name.clone()),
+            checksum_database: cache
+                .checksum_database
+                .as_ref()
+                .map_or_else(|| "off".to_owned(), |db| format!("{} ({:?})", db.name, db.mode)),
             image: cache.image.clone(),
         }),
         conditions: all.into_iter().map(|(kind, verdict)| condition(kind, verdict, generation, &previous.conditions, &now)).collect(),

@@ -10,8 +10,10 @@ use super::build::names::Names;
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
 use super::egress::{Need, Needs};
-use crate::api::{ChecksumMode, Fallback, GoModuleCache};
+use crate::api::{ChecksumMode, Fallback, GoModuleCache, WhenUnavailable};
 use crate::config;
+use crate::quantity::parse_bytes;
+use crate::sumdb::verifier;
 
 /// Faults of the object itself: retrying does not help, editing does.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,9 @@ pub(crate) struct Validated {
     /// The chain, with CA bundles read in.
     pub upstreams: Vec<config::Upstream>,
     /// The checksum database, unless off.
-    pub checksum_database: Option<SumDb>,
+    pub checksum_database: Option<config::ChecksumDatabase>,
+    /// Bytes that the cache may hold.
+    pub cache_limit: Option<u64>,
     /// The hosts that must be reachable.
     pub needs: Needs,
     /// Which Secret goes where.
@@ -100,7 +104,9 @@ pub(crate) fn validate(
     if upstreams.is_empty() {
         upstreams.clone_from(&defaults.upstreams);
     }
-    let checksum_database = defaults.checksum_database.clone().filter(|_| cache.spec.checksum_database.mode == ChecksumMode::Relay);
+    let checksum_database = defaults.checksum_database.as_ref().and_then(|database| checksum_database(database, cache));
+    let storage = &cache.spec.storage;
+    let cache_limit = parse_bytes(&storage.size).ok().map(|bytes| bytes / 100 * u64::from(storage.evict_above_percent));
     let needs = needs(&upstreams, checksum_database.as_ref());
     let image = cache.spec.image.clone().unwrap_or_else(|| default_image.to_owned());
     Ok(Validated {
@@ -109,6 +115,7 @@ pub(crate) fn validate(
         names: Names::new(&name),
         upstreams,
         checksum_database,
+        cache_limit,
         needs,
         wanted,
         missing_bundles,
@@ -116,7 +123,23 @@ pub(crate) fn validate(
     })
 }
 
-fn needs(upstreams: &[config::Upstream], sumdb: Option<&SumDb>) -> Needs {
+/// A database whose key nobody gave can only be relayed: clients have the key.
+fn checksum_database(database: &SumDb, cache: &GoModuleCache) -> Option<config::ChecksumDatabase> {
+    let wish = &cache.spec.checksum_database;
+    let key = database.key.contains('+').then(|| database.key.clone());
+    let mode = match wish.mode {
+        ChecksumMode::Disabled => return None,
+        ChecksumMode::Verify if verifier(&database.name, key.as_deref()).is_ok() => config::ChecksumMode::Verify,
+        ChecksumMode::Verify | ChecksumMode::Relay => config::ChecksumMode::Relay,
+    };
+    let when_unavailable = match wish.when_unavailable {
+        WhenUnavailable::Serve => config::WhenUnavailable::Serve,
+        WhenUnavailable::Refuse => config::WhenUnavailable::Refuse,
+    };
+    Some(config::ChecksumDatabase { name: database.name.clone(), key, mode, when_unavailable, url: database.url.clone() })
+}
+
+fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase>) -> Needs {
     let mut needs = Needs::new();
     let mut add = |host: String, port: u16, internal: bool| {
         let need: &mut Need = needs.entry(host).or_default();

@@ -14,7 +14,9 @@ use super::download::{Content, Download, Downloads, Reporter};
 use super::labels::{Endpoint, Outcome};
 use super::live::Live;
 use super::memory::{Hot, Memory, SMALL};
-use crate::gomod::{Request, SumdbPath};
+use super::verify::Verdict;
+use crate::config::WhenUnavailable;
+use crate::gomod::{ModulePath, Request, SumdbPath, hash_go_mod};
 use crate::source::{Check, FetchError, Fetched, Wanted};
 use crate::store::{Growing, Object, Store};
 use crate::sumdb;
@@ -26,6 +28,9 @@ const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
 /// How long an upstream's "not found" for a file of a version is believed: an early request of a new tag must not hide it.
 const NEGATIVE: Duration = Duration::from_secs(10);
 const MAX_NEGATIVE: usize = 10_000;
+/// When a verdict that was not to be had is asked for again.
+const PENDING_PAUSES: [Duration; 5] =
+    [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(180), Duration::from_secs(300)];
 
 /// What a client gets.
 pub(super) enum Answer {
@@ -160,11 +165,18 @@ impl Cache {
                     (Answer::Error(error), outcome)
                 }
             },
+            SumdbPath::Lookup(asked) if self.is_private_lookup(&asked) => (Answer::Error(FetchError::Private), Outcome::Error),
             SumdbPath::Lookup(_) | SumdbPath::Tile(_) => {
                 let file = self.store.sumdb_path(name, asked.escaped());
                 self.answer_immutable(request, file, path).await
             }
         }
+    }
+
+    /// A look-up would name the module to the database, and so to the world.
+    fn is_private_lookup(&self, path: &str) -> bool {
+        let module = path.strip_prefix("lookup/").and_then(|rest| rest.rsplit_once('@')).map(|(module, _)| module);
+        module.and_then(|module| ModulePath::from_escaped(module).ok()).is_some_and(|module| self.live.verify().is_private(&module))
     }
 
     /// Joins the download of an object, or starts it, and waits until there is something to answer.
@@ -198,25 +210,47 @@ impl Cache {
             Some((name, path)) => self.store.sumdb_path(name, path.escaped()),
             None => self.store.path(request),
         };
+        let verify = self.live.verify();
+        let look_up = verify.look_up(request, &chain);
         let fetched = match &sumdb_path {
             Some((_, asked)) => chain.fetch_sumdb(asked.escaped()).await.map(Fetched::Bytes),
             None => {
-                let check = check_of(request);
-                let wanted = Wanted { path: request.escaped(), endpoint: request.endpoint(), check, file: reporter.growing().cloned() };
-                chain.fetch(&wanted).await
+                let is_private = request.module().is_some_and(|module| verify.is_private(module));
+                let (check, file) = (check_of(request), reporter.growing().cloned());
+                chain.fetch(&Wanted { path: request.escaped(), endpoint: request.endpoint(), is_private, check, file }).await
             }
         };
-        let commit = match (fetched, reporter.growing()) {
-            (Ok(Fetched::Bytes(bytes)), _) => {
-                reporter.report(Ok(Content::Small(bytes.clone())));
-                self.store.commit_bytes(bytes, file.clone()).await
-            }
-            (Ok(Fetched::Zip { h1 }), Some(growing)) => {
-                reporter.report(Ok(Content::Zip(Arc::clone(growing))));
-                self.store.commit_zip(Arc::clone(growing), h1, file.clone()).await
-            }
+        let (content, hash) = match (fetched, reporter.growing()) {
+            (Ok(Fetched::Bytes(bytes)), _) => (Content::Small(bytes.clone()), hash_go_mod(&bytes)),
+            (Ok(Fetched::Zip { h1 }), Some(growing)) => (Content::Zip(Arc::clone(growing)), h1),
             (Ok(Fetched::Zip { .. }), None) => return reporter.report(Err(FetchError::Local("a zip that was not asked for".to_owned()))),
             (Err(error), _) => return reporter.report(Err(error)),
+        };
+        let mut verdict = verify.judge(request, &hash, look_up).await;
+        let refused = match &verdict {
+            Verdict::Wrong(reason) => Some(reason),
+            Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Some(reason),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            return reporter.report(Err(chain.verification_fault(reason.clone())));
+        }
+        reporter.report(Ok(content.clone()));
+        // Served as pending: kept only when the verdict comes.
+        for pause in PENDING_PAUSES {
+            if !matches!(verdict, Verdict::Pending(_)) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            verdict = verify.judge(request, &hash, verify.look_up(request, &chain)).await;
+        }
+        if verdict != Verdict::Good {
+            self.memory.clear();
+            return tracing::warn!(request = %request.escaped(), "served without a verdict, and not kept");
+        }
+        let commit = match content {
+            Content::Small(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
+            Content::Zip(growing) => self.store.commit_zip(growing, hash, file.clone()).await,
         };
         if let Err(error) = commit {
             // Whoever asked has its answer: a full disk must not fail a build.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
+use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
 use crate::source::{Chain, Timeouts, from_environment};
@@ -21,7 +22,8 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// The chain in use and where it came from.
 pub(super) struct Live {
-    chain: ArcSwap<Chain>,
+    sources: ArcSwap<Sources>,
+    store: Store,
     files: Option<Files>,
     memory: Arc<Memory>,
     metrics: Arc<Metrics>,
@@ -32,6 +34,13 @@ struct Files {
     credentials: PathBuf,
     last_good: PathBuf,
     store: Store,
+}
+
+/// What one configuration makes.
+struct Sources {
+    chain: Arc<Chain>,
+    verify: Arc<Verify>,
+    cache_limit: Option<u64>,
 }
 
 /// What one look at the files found.
@@ -46,8 +55,8 @@ impl Live {
         let (memory, metrics) = (Arc::clone(memory), Arc::clone(metrics));
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
-            let chain = Chain::new(&config, &BTreeMap::new(), Timeouts::default(), &metrics).map_err(Error::Source)?;
-            return Ok(Self { chain: ArcSwap::from_pointee(chain), files: None, memory, metrics });
+            let sources = Sources::new(&config, &BTreeMap::new(), store, &metrics).map_err(Error::Source)?;
+            return Ok(Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: None, memory, metrics });
         };
         let files = Files {
             config: config.clone(),
@@ -56,10 +65,10 @@ impl Live {
             store: store.clone(),
         };
         let look = files.look();
-        let chain = match chain_of(&look, &metrics) {
-            Ok(chain) => {
+        let sources = match sources_of(&look, store, &metrics) {
+            Ok(sources) => {
                 files.remember(&look).await;
-                chain
+                sources
             }
             // A bad ConfigMap must not stop a restart.
             Err(error) => {
@@ -70,17 +79,30 @@ impl Live {
                 tracing::error!(error, "the configuration can't be used; going on with the last good one");
                 metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
-                chain_of(&last, &metrics).map_err(Error::Source)?
+                sources_of(&last, store, &metrics).map_err(Error::Source)?
             }
         };
-        let live = Self { chain: ArcSwap::from_pointee(chain), files: Some(files), memory, metrics };
+        let live = Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: Some(files), memory, metrics };
         live.publish(&look);
+        live.set_limit();
         Ok(live)
     }
 
     /// The sources in use now.
     pub(super) fn chain(&self) -> Arc<Chain> {
-        self.chain.load_full()
+        Arc::clone(&self.sources.load().chain)
+    }
+
+    /// The rules of verification in use now.
+    pub(super) fn verify(&self) -> Arc<Verify> {
+        Arc::clone(&self.sources.load().verify)
+    }
+
+    /// The command line's limit stands unless the configuration has one.
+    fn set_limit(&self) {
+        if let Some(limit) = self.sources.load().cache_limit {
+            self.store.set_limit(Some(limit));
+        }
     }
 
     /// Follows the files until the token is cancelled.
@@ -92,9 +114,10 @@ impl Live {
             if look == last {
                 continue;
             }
-            match chain_of(&look, &self.metrics) {
-                Ok(chain) => {
-                    self.chain.store(Arc::new(chain));
+            match sources_of(&look, &self.store, &self.metrics) {
+                Ok(sources) => {
+                    self.sources.store(Arc::new(sources));
+                    self.set_limit();
                     // After the swap: what the old chain answered must not outlive it.
                     self.memory.clear();
                     files.remember(&look).await;
@@ -142,7 +165,7 @@ impl Files {
     }
 }
 
-fn chain_of(look: &Look, metrics: &Arc<Metrics>) -> Result<Chain, String> {
+fn sources_of(look: &Look, store: &Store, metrics: &Arc<Metrics>) -> Result<Sources, String> {
     let config = ProxyConfig::parse(&look.config).map_err(|e| e.to_string())?;
     let mut credentials = BTreeMap::new();
     for (key, bytes) in &look.credentials {
@@ -151,7 +174,20 @@ fn chain_of(look: &Look, metrics: &Arc<Metrics>) -> Result<Chain, String> {
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    Chain::new(&config, &credentials, Timeouts::default(), metrics)
+    Sources::new(&config, &credentials, store, metrics)
+}
+
+impl Sources {
+    fn new(
+        config: &ProxyConfig,
+        credentials: &BTreeMap<String, Credential>,
+        store: &Store,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, String> {
+        let chain = Arc::new(Chain::new(config, credentials, Timeouts::default(), metrics)?);
+        let verify = Arc::new(Verify::new(config, store, metrics)?);
+        Ok(Self { chain, verify, cache_limit: config.cache_limit })
+    }
 }
 
 /// Beside the configuration's directory, as the pod mounts them.

@@ -10,6 +10,7 @@ mod live;
 mod memory;
 mod respond;
 mod server;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::upstream::Upstream;
-use super::{Check, FetchError, Fetched, Timeouts, Wanted};
+use super::{Check, Class, Fault, FetchError, Fetched, Timeouts, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig};
 use crate::telemetry::Metrics;
 
@@ -70,6 +70,13 @@ impl Chain {
         self.upstreams.is_empty()
     }
 
+    /// What a client gets for bytes that a check after the download refused.
+    #[must_use]
+    pub fn verification_fault(&self, reason: String) -> FetchError {
+        let hosts: Vec<&str> = self.upstreams.iter().map(|upstream| upstream.host.as_str()).collect();
+        Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
+    }
+
     /// The name of the checksum database that is relayed.
     #[must_use]
     pub fn sumdb_name(&self) -> Option<&str> {
@@ -83,7 +90,10 @@ impl Chain {
     /// See [`FetchError`].
     pub async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
         let mut worst: Option<FetchError> = None;
-        for upstream in &self.upstreams {
+        if wanted.is_private && !self.is_offline() && !self.upstreams.iter().any(|upstream| upstream.internal) {
+            return Err(FetchError::Private);
+        }
+        for upstream in self.upstreams.iter().filter(|upstream| upstream.internal || !wanted.is_private) {
             // Another upstream's zip may be packed differently: its bytes can't follow what a client has already.
             if let Some(file) = &wanted.file
                 && !file.restart().map_err(|e| FetchError::Local(e.to_string()))?
@@ -141,5 +151,5 @@ impl Chain {
 }
 
 fn sumdb_wanted(path: String) -> Wanted {
-    Wanted { path, endpoint: "sumdb", check: Check::Text, file: None }
+    Wanted { path, endpoint: "sumdb", is_private: false, check: Check::Text, file: None }
 }

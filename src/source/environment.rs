@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use url::{Host, Url};
 
-use crate::config::{CONFIG_VERSION, ChecksumDatabase, Fallback, ProxyConfig, Resolution, Upstream, is_database_name};
+use crate::config::{
+    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, Upstream, WhenUnavailable, is_database_name,
+};
+use crate::sumdb::verifier;
 
 /// Why the environment is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +38,11 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
             None
         }
     };
-    Ok(ProxyConfig { version: CONFIG_VERSION, upstreams, checksum_database, resolution: Resolution::System })
+    // What `go env` says includes the default, which is GOPRIVATE.
+    let private = variable("GONOSUMDB").await.unwrap_or_default();
+    let private_modules = private.split(',').map(str::trim).filter(|glob| !glob.is_empty()).map(str::to_owned).collect();
+    let resolution = Resolution::System;
+    Ok(ProxyConfig { version: CONFIG_VERSION, upstreams, checksum_database, private_modules, cache_limit: None, resolution })
 }
 
 async fn variable(name: &'static str) -> Result<String, EnvironmentError> {
@@ -99,7 +106,13 @@ fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, EnvironmentErro
     if !is_database_name(name) || fields.next().is_some() {
         return Err(invalid("must be a name, a key, or a key and a URL".to_owned()));
     }
-    Ok(Some(ChecksumDatabase { name: name.to_owned(), url }))
+    let key = (key != name).then(|| key.to_owned());
+    // A name without a key is of use to clients that have the key.
+    let mode = if verifier(name, key.as_deref()).is_ok() { ChecksumMode::Verify } else { ChecksumMode::Relay };
+    if mode == ChecksumMode::Relay && key.is_some() {
+        return Err(invalid("the key is not one: name+hash+key".to_owned()));
+    }
+    Ok(Some(ChecksumDatabase { name: name.to_owned(), key, mode, when_unavailable: WhenUnavailable::default(), url }))
 }
 
 #[cfg(test)]

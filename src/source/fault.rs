@@ -122,6 +122,9 @@ pub enum FetchError {
     /// No upstream is configured.
     #[error("not cached, and this cache is offline")]
     Offline,
+    /// A private module, and nobody who may hear of it.
+    #[error("a private module, and no upstream is declared internal: nobody is asked for it")]
+    Private,
     /// An upstream could not answer.
     #[error(transparent)]
     Fault(#[from] Fault),

@@ -59,6 +59,8 @@ pub struct Wanted {
     pub path: String,
     /// The kind, for metrics.
     pub endpoint: &'static str,
+    /// Only internal upstreams may be asked.
+    pub is_private: bool,
     /// How the answer is verified.
     pub check: Check,
     /// Where a body too large for memory is written, and read by others at the same time. Absent: it is kept in memory.

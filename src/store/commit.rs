@@ -68,6 +68,15 @@ impl Committer {
     }
 }
 
+impl Committer {
+    /// Queues an object unless the queue is full.
+    pub(super) fn try_send(&self, commit: Commit) {
+        if self.queue.as_ref().is_none_or(|queue| queue.try_send(commit).is_err()) {
+            tracing::debug!("the disk is too slow to keep everything");
+        }
+    }
+}
+
 impl Drop for Committer {
     fn drop(&mut self) {
         drop(self.queue.take());

@@ -143,6 +143,12 @@ impl Store {
         self.commit(Content::Bytes(bytes), to).await
     }
 
+    /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
+    pub fn commit_later(&self, bytes: Bytes, to: PathBuf) {
+        let (done, _nobody_waits) = oneshot::channel();
+        self.committer.try_send(Commit { content: Content::Bytes(bytes), to, done });
+    }
+
     /// Makes a verified zip visible, its hash before it: a visible zip always has its `.ziphash`.
     ///
     /// # Errors

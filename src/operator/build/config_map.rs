@@ -3,13 +3,15 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Validated, owned};
-use crate::config::{CONFIG_FILE, CONFIG_VERSION, ChecksumDatabase, ConfigError, PinnedHost, ProxyConfig, Resolution};
+use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigError, PinnedHost, ProxyConfig, Resolution};
 
 pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap, ConfigError> {
     let config = ProxyConfig {
         version: CONFIG_VERSION,
         upstreams: cache.upstreams.clone(),
-        checksum_database: cache.checksum_database.as_ref().map(|db| ChecksumDatabase { name: db.name.clone(), url: db.url.clone() }),
+        checksum_database: cache.checksum_database.clone(),
+        private_modules: cache.cache.spec.private_modules.iter().map(|module| module.pattern.clone()).collect(),
+        cache_limit: cache.cache_limit,
         resolution: Resolution::Pinned { hosts: pins.to_vec() },
     };
     Ok(ConfigMap {

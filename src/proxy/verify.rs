@@ -1,0 +1,149 @@
+//! The verdict on a download, before it is kept: what the checksum database says, or what this cache saw first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::task::JoinSet;
+
+use crate::config::{ChecksumMode, ProxyConfig, WhenUnavailable};
+use crate::gomod::{ModulePath, Patterns, Request, Version};
+use crate::source::{Chain, FetchError};
+use crate::store::Store;
+use crate::sumdb::{Database, Missing, Sums, verifier};
+use crate::telemetry::Metrics;
+
+/// How long an answer waits for the database.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is known of a hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The database says the same, or it has nothing to say and nothing else was seen before.
+    Good,
+    /// It must be neither served nor kept. Why.
+    Wrong(String),
+    /// There is no verdict yet. Why.
+    Pending(String),
+}
+
+/// The rules of one configuration.
+#[derive(Debug)]
+pub(super) struct Verify {
+    database: Option<Arc<Database>>,
+    private: Patterns,
+    pub(super) when_unavailable: WhenUnavailable,
+    store: Store,
+    metrics: Arc<Metrics>,
+}
+
+/// A look-up that runs beside the download. Dropping it stops it.
+pub(super) struct LookUp(JoinSet<Result<Sums, Missing>>);
+
+impl Verify {
+    pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, String> {
+        let private = Patterns::parse(config.private_modules.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+        let database = match config.checksum_database.as_ref().filter(|database| database.mode == ChecksumMode::Verify) {
+            Some(database) => {
+                let verifier = verifier(&database.name, database.key.as_deref())?;
+                Some(Arc::new(Database::new(verifier, store.clone())))
+            }
+            None => None,
+        };
+        let when_unavailable = config.checksum_database.as_ref().map(|database| database.when_unavailable).unwrap_or_default();
+        Ok(Self { database, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics) })
+    }
+
+    /// Whether a module must not be named to anybody outside.
+    pub(super) fn is_private(&self, module: &ModulePath) -> bool {
+        self.private.matches(module.as_str())
+    }
+
+    /// Starts to ask the database, for what it has sums of: versions' zips and go.mod files.
+    pub(super) fn look_up(&self, request: &Request, chain: &Arc<Chain>) -> Option<LookUp> {
+        let (module, version) = summed(request)?;
+        let database = self.database.clone().filter(|_| !self.is_private(module))?;
+        let (module, version, chain) = (module.clone(), version.clone(), Arc::clone(chain));
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let ask = |path: String| {
+                let chain = Arc::clone(&chain);
+                async move { chain.fetch_sumdb(&path).await.map_err(|error| missing(&error)) }.boxed()
+            };
+            database.sums(&module, &version, &ask).await
+        });
+        Some(LookUp(task))
+    }
+
+    /// The verdict on a hash, within [`PATIENCE`].
+    pub(super) async fn judge(&self, request: &Request, hash: &str, look_up: Option<LookUp>) -> Verdict {
+        let verdict = match look_up {
+            Some(mut look_up) => match tokio::time::timeout(PATIENCE, look_up.0.join_next()).await {
+                Ok(Some(Ok(Ok(sums)))) => compare(request, hash, &sums),
+                Ok(Some(Ok(Err(Missing::Unknown)))) => self.compare_with_first(request, hash).await,
+                Ok(Some(Ok(Err(missing)))) => Verdict::Pending(missing.to_string()),
+                Ok(Some(Err(error))) => Verdict::Pending(error.to_string()),
+                Ok(None) => Verdict::Pending("nobody was asked".to_owned()),
+                Err(_) => Verdict::Pending(format!("the checksum database did not answer within {} s", PATIENCE.as_secs())),
+            },
+            None if summed(request).is_some() => self.compare_with_first(request, hash).await,
+            None => Verdict::Good,
+        };
+        let label = match &verdict {
+            Verdict::Good => "good",
+            Verdict::Wrong(reason) => {
+                tracing::error!(request = %request.escaped(), reason, "a download was not what it should be");
+                "wrong"
+            }
+            Verdict::Pending(reason) => {
+                tracing::warn!(request = %request.escaped(), reason, "no verdict on a download");
+                "pending"
+            }
+        };
+        self.metrics.verifications.with_label_values(&[label]).inc();
+        verdict
+    }
+
+    /// For what no database vouches for: it must stay what it was.
+    async fn compare_with_first(&self, request: &Request, hash: &str) -> Verdict {
+        let file = self.first_seen(request);
+        match tokio::fs::read_to_string(&file).await {
+            Ok(first) if first == hash => Verdict::Good,
+            Ok(first) => Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed")),
+            Err(_) => {
+                self.store.commit_later(Bytes::copy_from_slice(hash.as_bytes()), file);
+                Verdict::Good
+            }
+        }
+    }
+
+    fn first_seen(&self, request: &Request) -> PathBuf {
+        self.store.state_dir().join("first-seen").join(request.escaped())
+    }
+}
+
+/// What a database has sums of.
+fn summed(request: &Request) -> Option<(&ModulePath, &Version)> {
+    match request {
+        Request::Zip(module, version) | Request::Mod(module, version) if version.is_canonical() => Some((module, version)),
+        _ => None,
+    }
+}
+
+fn compare(request: &Request, hash: &str, sums: &Sums) -> Verdict {
+    let wanted = if matches!(request, Request::Zip(..)) { &sums.zip } else { &sums.go_mod };
+    match wanted {
+        Some(wanted) if wanted == hash => Verdict::Good,
+        Some(wanted) => Verdict::Wrong(format!("the checksum database says {wanted}, the upstream's is {hash}")),
+        None => Verdict::Pending("the checksum database's record has no such line".to_owned()),
+    }
+}
+
+fn missing(error: &FetchError) -> Missing {
+    match error {
+        FetchError::NotFound { .. } => Missing::Unknown,
+        error => Missing::Unavailable(error.to_string()),
+    }
+}

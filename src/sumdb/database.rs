@@ -1,0 +1,194 @@
+//! A checksum database as a client sees it: what go.sum must say of a version, believed only with a signature and a proof.
+//!
+//! Every answer carries a signed tree. The newest one is remembered on the volume: a tree that does not begin with it, or
+//! that it does not begin with, is a database that tells different clients different things.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, join_all};
+use tokio::sync::Mutex;
+
+use crate::gomod::{GO_TILE_HEIGHT, Hash, Lookup, ModulePath, Note, PrefixPlan, RecordPlan, Tile, Tree, Verifier, Version};
+use crate::store::Store;
+
+/// Why there are bytes of the database or not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// It says that it has none: 404 or 410.
+    #[error("the checksum database does not know it")]
+    Unknown,
+    /// It can't be asked now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It answered with something that no honest database signs.
+    #[error("the checksum database can't be believed: {0}")]
+    Dishonest(String),
+}
+
+/// How the database is asked: a path below its root.
+pub type Ask<'a> = dyn Fn(String) -> BoxFuture<'a, Result<Bytes, Missing>> + Send + Sync + 'a;
+
+/// What go.sum must say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// `h1:` of the zip.
+    pub zip: Option<String>,
+    /// `h1:` of the go.mod file.
+    pub go_mod: Option<String>,
+}
+
+/// One database.
+#[derive(Debug)]
+pub struct Database {
+    verifier: Verifier,
+    store: Store,
+    latest: Mutex<Option<Tree>>,
+}
+
+impl Database {
+    /// Takes up where the volume left off.
+    #[must_use]
+    pub fn new(verifier: Verifier, store: Store) -> Self {
+        let database = Self { verifier, store, latest: Mutex::const_new(None) };
+        let note = std::fs::read(database.latest_file()).ok();
+        let latest = note.and_then(|note| database.tree(&note).ok());
+        Self { latest: Mutex::new(latest), ..database }
+    }
+
+    /// What go.sum must say of a version, proven.
+    ///
+    /// # Errors
+    /// See [`Missing`].
+    pub async fn sums(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
+        let path = format!("lookup/{}@{}", module.escaped(), version.escaped());
+        let file = self.file(&path);
+        let (answer, is_new) = match tokio::fs::read(&file).await {
+            Ok(kept) => (Bytes::from(kept), false),
+            Err(_) => (ask(path).await?, true),
+        };
+        let lookup = Lookup::parse(&answer).map_err(|e| dishonest(&e))?;
+        let tree = self.newest(lookup.note, ask).await?;
+        let proven = match self.prove_record(tree, lookup.record, ask, true).await {
+            // A tile on the volume may be torn or stale: once more without them.
+            Err(Missing::Dishonest(_)) => self.prove_record(tree, lookup.record, ask, false).await?,
+            proven => proven?,
+        };
+        if proven != Hash::of_record(lookup.text.as_bytes()) {
+            return Err(Missing::Dishonest("the record is not the one in its tree".to_owned()));
+        }
+        let sums = sums_in(lookup.text, module, version);
+        if is_new {
+            self.store.commit_later(answer.clone(), file);
+        }
+        Ok(sums)
+    }
+
+    /// Checks a signed tree against the newest one, and returns the newer of the two.
+    async fn newest(&self, note: &[u8], ask: &Ask<'_>) -> Result<Tree, Missing> {
+        let tree = self.tree(note)?;
+        let mut latest = self.latest.lock().await;
+        let Some(known) = *latest else {
+            *latest = Some(tree);
+            self.store.commit_later(Bytes::copy_from_slice(note), self.latest_file());
+            return Ok(tree);
+        };
+        if known == tree {
+            return Ok(tree);
+        }
+        let (newer, older) = if tree.size > known.size { (tree, known) } else { (known, tree) };
+        let plan = PrefixPlan::new(newer, GO_TILE_HEIGHT, older).map_err(|e| dishonest(&e))?;
+        let tiles = self.tiles(plan.tiles(), ask, true).await?;
+        if plan.prove(&tiles).is_err() {
+            let tiles = self.tiles(plan.tiles(), ask, false).await?;
+            plan.prove(&tiles).map_err(|e| {
+                tracing::error!(database = self.verifier.name(), known = %known.text(), other = %tree.text(), "the database has forked");
+                Missing::Dishonest(format!("its tree of {} records and the one of {} do not belong together: {e}", tree.size, known.size))
+            })?;
+            self.keep(plan.tiles(), &tiles);
+        } else {
+            self.keep(plan.tiles(), &tiles);
+        }
+        if newer == tree {
+            *latest = Some(tree);
+            self.store.commit_later(Bytes::copy_from_slice(note), self.latest_file());
+        }
+        Ok(newer)
+    }
+
+    async fn prove_record(&self, tree: Tree, record: u64, ask: &Ask<'_>, use_kept: bool) -> Result<Hash, Missing> {
+        let plan = RecordPlan::new(tree, GO_TILE_HEIGHT, record).map_err(|e| dishonest(&e))?;
+        let tiles = self.tiles(plan.tiles(), ask, use_kept).await?;
+        let hash = plan.prove(&tiles).map_err(|e| dishonest(&e))?;
+        self.keep(plan.tiles(), &tiles);
+        Ok(hash)
+    }
+
+    async fn tiles(&self, tiles: &[Tile], ask: &Ask<'_>, use_kept: bool) -> Result<Vec<Bytes>, Missing> {
+        let all = join_all(tiles.iter().map(|tile| self.tile(tile, ask, use_kept))).await;
+        all.into_iter().collect()
+    }
+
+    async fn tile(&self, tile: &Tile, ask: &Ask<'_>, use_kept: bool) -> Result<Bytes, Missing> {
+        if use_kept {
+            for path in [tile.full().to_string(), tile.to_string()] {
+                if let Ok(kept) = tokio::fs::read(self.file(&path)).await {
+                    return Ok(Bytes::from(kept));
+                }
+            }
+        }
+        match ask(tile.to_string()).await {
+            Ok(bytes) => Ok(bytes),
+            // A partial tile may be gone once the full one is there.
+            Err(error) if tile.is_partial() => ask(tile.full().to_string()).await.map_err(|_| error),
+            Err(Missing::Unknown) => Err(Missing::Dishonest(format!("it has no {tile}, which its own tree needs"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps tiles that a proof has checked.
+    fn keep(&self, tiles: &[Tile], bytes: &[Bytes]) {
+        for (tile, bytes) in tiles.iter().zip(bytes) {
+            // The full tile may have come in place of a partial one.
+            let is_full = bytes.len() == crate::gomod::HASH_BYTES << GO_TILE_HEIGHT;
+            let file = self.file(&if is_full { tile.full() } else { *tile }.to_string());
+            if !file.exists() {
+                self.store.commit_later(bytes.clone(), file);
+            }
+        }
+    }
+
+    fn tree(&self, note: &[u8]) -> Result<Tree, Missing> {
+        let note = Note::open(note, std::slice::from_ref(&self.verifier)).map_err(|e| dishonest(&e))?;
+        Tree::parse(&note.text).map_err(|e| dishonest(&e))
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.store.sumdb_path(self.verifier.name(), path)
+    }
+
+    fn latest_file(&self) -> PathBuf {
+        self.file("latest")
+    }
+}
+
+fn dishonest(error: &dyn std::fmt::Display) -> Missing {
+    Missing::Dishonest(error.to_string())
+}
+
+fn sums_in(record: &str, module: &ModulePath, version: &Version) -> Sums {
+    let mut sums = Sums::default();
+    for line in record.lines() {
+        let mut fields = line.split(' ');
+        let (Some(path), Some(of), Some(hash)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        if path != module.as_str() || !hash.starts_with("h1:") {
+            continue;
+        }
+        if of == version.as_str() {
+            sums.zip = Some(hash.to_owned());
+        } else if of.strip_suffix("/go.mod") == Some(version.as_str()) {
+            sums.go_mod = Some(hash.to_owned());
+        }
+    }
+    sums
+}
