@@ -156,8 +156,10 @@ mod tests {
     fn every_form_of_gosumdb_is_read() {
         assert!(parse_gosumdb("off").unwrap().is_none());
         assert_eq!(parse_gosumdb("sum.example").unwrap().unwrap().name, "sum.example");
-        let full = parse_gosumdb("sum.example/db+abc+key https://relay.example/x").unwrap().unwrap();
+        let full =
+            parse_gosumdb("sum.example/db+9ec6ab89+ATPaWbMTM3SBxphpqrNCUkP6/tyJp/ULbQ5yQu4IC9Tb https://relay.example/x").unwrap().unwrap();
         assert_eq!((full.name.as_str(), full.url.unwrap().as_str()), ("sum.example/db", "https://relay.example/x"));
-        assert!(parse_gosumdb("../x").is_err());
+        assert_eq!(full.mode, ChecksumMode::Verify);
+        assert!(parse_gosumdb("../x").is_err() && parse_gosumdb("sum.example/db+abc+key").is_err());
     }
 }

@@ -12,6 +12,9 @@ use tokio::sync::Mutex;
 use crate::gomod::{GO_TILE_HEIGHT, Hash, Lookup, ModulePath, Note, PrefixPlan, RecordPlan, Tile, Tree, Verifier, Version};
 use crate::store::Store;
 
+/// Of look-ups and tiles, in memory.
+const RECENT_BYTES: u64 = 4 << 20;
+
 /// Why there are bytes of the database or not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
@@ -44,13 +47,17 @@ pub struct Database {
     verifier: Verifier,
     store: Store,
     latest: Mutex<Option<Tree>>,
+    /// What was asked a moment ago, by path: zip and go.mod of a version share a look-up, neighbours share tiles.
+    recent: moka::future::Cache<String, Bytes>,
 }
 
 impl Database {
     /// Takes up where the volume left off.
     #[must_use]
     pub fn new(verifier: Verifier, store: Store) -> Self {
-        let database = Self { verifier, store, latest: Mutex::const_new(None) };
+        let weigh = |path: &String, bytes: &Bytes| u32::try_from(path.len() + bytes.len()).unwrap_or(u32::MAX);
+        let recent = moka::future::Cache::builder().weigher(weigh).max_capacity(RECENT_BYTES).build();
+        let database = Self { verifier, store, latest: Mutex::const_new(None), recent };
         let note = std::fs::read(database.latest_file()).ok();
         let latest = note.and_then(|note| database.tree(&note).ok());
         Self { latest: Mutex::new(latest), ..database }
@@ -62,12 +69,20 @@ impl Database {
     /// See [`Missing`].
     pub async fn sums(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
         let path = format!("lookup/{}@{}", module.escaped(), version.escaped());
-        let file = self.file(&path);
-        let (answer, is_new) = match tokio::fs::read(&file).await {
-            Ok(kept) => (Bytes::from(kept), false),
-            Err(_) => (ask(path).await?, true),
-        };
-        let lookup = Lookup::parse(&answer).map_err(|e| dishonest(&e))?;
+        let answer = self.get(&path, ask).await?;
+        let sums = self.believe(&answer, module, version, ask).await;
+        match &sums {
+            Ok(_) if !self.file(&path).exists() => self.store.commit_later(answer, self.file(&path)),
+            Ok(_) => {}
+            // Memory must not hold on to what can't be believed.
+            Err(_) => self.recent.invalidate(&path).await,
+        }
+        sums
+    }
+
+    /// Checks signature and proof of an answer.
+    async fn believe(&self, answer: &Bytes, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
+        let lookup = Lookup::parse(answer).map_err(|e| dishonest(&e))?;
         let tree = self.newest(lookup.note, ask).await?;
         let proven = match self.prove_record(tree, lookup.record, ask, true).await {
             // A tile on the volume may be torn or stale: once more without them.
@@ -77,11 +92,18 @@ impl Database {
         if proven != Hash::of_record(lookup.text.as_bytes()) {
             return Err(Missing::Dishonest("the record is not the one in its tree".to_owned()));
         }
-        let sums = sums_in(lookup.text, module, version);
-        if is_new {
-            self.store.commit_later(answer.clone(), file);
-        }
-        Ok(sums)
+        Ok(sums_in(lookup.text, module, version))
+    }
+
+    /// From memory, from the volume, or by asking: once, however many want it at the same time.
+    async fn get(&self, path: &str, ask: &Ask<'_>) -> Result<Bytes, Missing> {
+        let load = async {
+            match tokio::fs::read(self.file(path)).await {
+                Ok(kept) => Ok(Bytes::from(kept)),
+                Err(_) => ask(path.to_owned()).await,
+            }
+        };
+        self.recent.try_get_with_by_ref(path, load).await.map_err(|error| (*error).clone())
     }
 
     /// Checks a signed tree against the newest one, and returns the newer of the two.
@@ -130,17 +152,14 @@ impl Database {
     }
 
     async fn tile(&self, tile: &Tile, ask: &Ask<'_>, use_kept: bool) -> Result<Bytes, Missing> {
-        if use_kept {
-            for path in [tile.full().to_string(), tile.to_string()] {
-                if let Ok(kept) = tokio::fs::read(self.file(&path)).await {
-                    return Ok(Bytes::from(kept));
-                }
-            }
+        let get = async |path: String| if use_kept { self.get(&path, ask).await } else { ask(path).await };
+        if use_kept && tile.is_partial() && self.file(&tile.full().to_string()).exists() {
+            return get(tile.full().to_string()).await;
         }
-        match ask(tile.to_string()).await {
+        match get(tile.to_string()).await {
             Ok(bytes) => Ok(bytes),
             // A partial tile may be gone once the full one is there.
-            Err(error) if tile.is_partial() => ask(tile.full().to_string()).await.map_err(|_| error),
+            Err(error) if tile.is_partial() => get(tile.full().to_string()).await.map_err(|_| error),
             Err(Missing::Unknown) => Err(Missing::Dishonest(format!("it has no {tile}, which its own tree needs"))),
             Err(error) => Err(error),
         }

@@ -1,0 +1,187 @@
+//! The cache between a `go` client, an upstream that may lie, and a checksum database that runs Go's own code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::io::{BufRead, BufReader, Cursor, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const MODULE: &str = "corp.example/Tea";
+
+fn zip(version: &str, extra: &str) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, text) in [("go.mod", "module corp.example/Tea\n"), ("tea.go", extra)] {
+        writer.start_file(format!("{MODULE}@{version}/{name}"), zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// A `file://` upstream with versions whose source is the given text, and its go.sum.
+fn upstream(folder: &Path, versions: &[(&str, &str)]) -> String {
+    let base = folder.join("corp.example/!tea/@v");
+    std::fs::create_dir_all(&base).unwrap();
+    let mut sums = String::new();
+    for (version, text) in versions {
+        let (module, parsed) = (gomodcache::gomod::ModulePath::new(MODULE).unwrap(), gomodcache::gomod::Version::new(version).unwrap());
+        let bytes = zip(version, text);
+        let h1 = gomodcache::gomod::hash_zip(Cursor::new(&bytes), &module, &parsed).unwrap();
+        std::fs::write(base.join(format!("{version}.zip")), bytes).unwrap();
+        std::fs::write(base.join(format!("{version}.mod")), "module corp.example/Tea\n").unwrap();
+        std::fs::write(base.join(format!("{version}.info")), format!(r#"{{"Version":"{version}"}}"#)).unwrap();
+        let go_mod = gomodcache::gomod::hash_go_mod(b"module corp.example/Tea\n");
+        sums += &format!("{MODULE} {version} {h1}\n{MODULE} {version}/go.mod {go_mod}\n");
+    }
+    sums
+}
+
+/// A process that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// The database's process, its address and its key.
+fn database(folder: &Path, sums: &str) -> (Running, String, String) {
+    std::fs::write(folder.join("go.sum"), sums).unwrap();
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let binary = folder.join("database");
+    let built = Command::new("go").args(["build", "-o"]).arg(&binary).arg("./database").current_dir(oracle).status().unwrap();
+    assert!(built.success());
+    let mut child =
+        Command::new(binary).arg("sum.example/db").arg(folder.join("go.sum")).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let (address, key) = (lines.next().unwrap(), lines.next().unwrap());
+    (Running(child), address, key)
+}
+
+struct Cache {
+    _process: Running,
+    url: String,
+}
+
+async fn cache(upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+        .args(["proxy", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--cache-dir"])
+        .arg(folder)
+        // The http entry is never asked: it makes the database's host an internal one.
+        .env("GOPROXY", format!("file://{},http://127.0.0.1:1", upstream.display()))
+        .env("GOSUMDB", gosumdb)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..100 {
+        if tokio::net::TcpStream::connect(address).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Cache { _process: Running(process), url: format!("http://{address}") }
+}
+
+impl Cache {
+    async fn get(&self, file: &str) -> (u16, String) {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let response = client.get(format!("{}/corp.example/!tea/@v/{file}", self.url)).send().await.unwrap();
+        (response.status().as_u16(), String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned())
+    }
+}
+
+/// Whether a file of the cache is there within two seconds.
+async fn is_kept(folder: &Path, file: &str) -> bool {
+    for _ in 0..40 {
+        if folder.join("corp.example/!tea/@v").join(file).exists() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn the_go_command_and_the_cache_both_verify_by_one_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n")]);
+    let (_database, address, key) = database(folder.path(), &sums);
+    let cache = cache(&folder.path().join("up"), &folder.path().join("cache"), &format!("{key} http://{address}")).await;
+    let module = folder.path().join("m");
+    std::fs::create_dir_all(&module).unwrap();
+    std::fs::write(module.join("go.mod"), "module corp.example/main\n\ngo 1.21\n\nrequire corp.example/Tea v1.0.0\n").unwrap();
+    let output = tokio::process::Command::new("go")
+        .args(["mod", "download"])
+        .current_dir(&module)
+        // By name and key only: the client finds the database behind the cache.
+        .envs([("GOPROXY", cache.url.as_str()), ("GOSUMDB", key.as_str()), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "-modcacherw")])
+        .envs([("GOMODCACHE", folder.path().join("client")), ("GOPATH", folder.path().join("path"))])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_kept(&folder.path().join("cache"), "v1.0.0.zip").await);
+    assert!(folder.path().join("cache/.gomodcache/sumdb/sum.example/db/latest").exists(), "the tree's head is remembered");
+}
+
+#[tokio::test]
+async fn what_the_database_contradicts_is_neither_served_nor_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let honest = upstream(&folder.path().join("honest"), &[("v1.0.0", "package tea\n"), ("v1.1.0", "package tea\n")]);
+    upstream(&folder.path().join("up"), &[("v1.0.0", "package tea // and more\n"), ("v1.1.0", "package tea\n")]);
+    let (_database, address, key) = database(folder.path(), &honest);
+    let cache = cache(&folder.path().join("up"), &folder.path().join("cache"), &format!("{key} http://{address}")).await;
+    let (status, text) = cache.get("v1.0.0.zip").await;
+    assert_eq!(status, 502);
+    assert!(text.contains("the checksum database says h1:"), "{text}");
+    assert_eq!(cache.get("v1.1.0.zip").await.0, 200);
+    assert!(is_kept(&folder.path().join("cache"), "v1.1.0.zip").await);
+    assert!(!folder.path().join("cache/corp.example/!tea/@v/v1.0.0.zip").exists());
+}
+
+#[tokio::test]
+async fn without_a_verdict_a_version_is_served_and_not_kept_and_what_the_database_does_not_know_must_stay_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n")]);
+    upstream(&folder.path().join("up"), &[("v1.2.0", "package tea\n")]);
+    let (running, address, key) = database(folder.path(), &sums);
+    let gosumdb = format!("{key} http://{address}");
+    let cached = folder.path().join("cache");
+    {
+        let cache = cache(&folder.path().join("up"), &cached, &gosumdb).await;
+        assert_eq!(cache.get("v1.2.0.zip").await.0, 200, "the database has no record of it");
+        assert!(is_kept(&cached, "v1.2.0.zip").await);
+    }
+    drop(running);
+    std::fs::remove_file(cached.join("corp.example/!tea/@v/v1.2.0.zip")).unwrap();
+    upstream(&folder.path().join("up"), &[("v1.2.0", "package tea // changed\n")]);
+    let without = cache(&folder.path().join("up"), &cached, "off").await;
+    let (status, text) = without.get("v1.2.0.zip").await;
+    assert!(status == 502 && text.contains("the version was changed"), "{status} {text}");
+    let away = cache(&folder.path().join("up"), &cached, &gosumdb).await;
+    assert_eq!(away.get("v1.0.0.zip").await.0, 200);
+    assert!(!is_kept(&cached, "v1.0.0.zip").await);
+}
+
+#[tokio::test]
+async fn a_database_that_tells_another_story_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n"), ("v1.1.0", "package tea\n")]);
+    let cached = folder.path().join("cache");
+    let first = {
+        let (_database, address, key) = database(folder.path(), &sums);
+        let cache = cache(&folder.path().join("up"), &cached, &format!("{key} http://{address}")).await;
+        assert_eq!(cache.get("v1.0.0.mod").await.0, 200);
+        assert!(is_kept(&cached, "v1.0.0.mod").await);
+        key
+    };
+    // The same key, a log that begins with another record.
+    let (_database, address, key) = database(folder.path(), &sums);
+    assert_eq!(first, key);
+    let cache = cache(&folder.path().join("up"), &cached, &format!("{key} http://{address}")).await;
+    assert_eq!(cache.get("v1.1.0.mod").await.0, 200, "clients check for themselves");
+    assert!(!is_kept(&cached, "v1.1.0.mod").await);
+}
