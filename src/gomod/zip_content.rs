@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use ring::digest::{Context, SHA256};
 
-use super::zip_directory::{Entry, body_offset, read_at};
+use super::zip_directory::{Entry, body_offset};
+use super::zip_fields::read_at;
 use super::zip_rules::{MAX_ZIP_BYTES, ZipError};
 
 const BUFFER_BYTES: usize = 64 << 10;

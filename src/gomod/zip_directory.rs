@@ -8,6 +8,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::zip_fields::{Fields, read_at, read_full};
 use super::zip_rules::ZipError;
 
 const HEADER: usize = 46;
@@ -53,57 +54,6 @@ enum Header {
     Entry(Entry),
     /// Something else, or half a header: Go takes it for the end of the directory.
     Other,
-}
-
-/// Little-endian fields, one after another. Nothing is left when it is `None`.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (field, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(field)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-}
-
-/// Reads as much of `buffer` as there is at `offset`, and says how much that was. A negative offset is an error, as in Go.
-pub(super) fn read_at<R: Read + Seek>(zip: &mut R, offset: i64, buffer: &mut [u8]) -> Result<usize, ZipError> {
-    let offset = u64::try_from(offset).map_err(|_| ZipError::Corrupt("an offset before the beginning".to_owned()))?;
-    zip.seek(SeekFrom::Start(offset))?;
-    Ok(read_full(zip, buffer)?)
-}
-
-/// Reads until `buffer` is full or nothing is left.
-fn read_full<R: Read>(source: &mut R, mut buffer: &mut [u8]) -> io::Result<usize> {
-    let mut total = 0;
-    while !buffer.is_empty() {
-        match source.read(buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                total += n;
-                buffer = buffer.get_mut(n..).unwrap_or_default();
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(total)
 }
 
 /// Reads the central directory of a zip of `size` bytes.
