@@ -121,11 +121,11 @@ fn zips_are_read_as_go_reads_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut dice = Dice(2);
     let (mut zips, mut questions) = (Vec::new(), Vec::new());
-    for i in 0..5000 {
+    for i in 0..4000 {
         let zip = raw_zip::nasty(&mut dice, "corp.example/a@v1.0.0/");
         let file = folder.path().join(format!("{i}.zip"));
         std::fs::write(&file, &zip).unwrap();
-        questions.push(json!({"Op": "zip", "File": file, "Unpack": true, "Module": "corp.example/a", "Version": "v1.0.0"}));
+        questions.push(json!({"Op": "zip", "File": file, "Unpack": i % 3 == 0, "Module": "corp.example/a", "Version": "v1.0.0"}));
         zips.push(zip);
     }
     let mut tally = Tally::default();
@@ -139,7 +139,46 @@ fn zips_are_read_as_go_reads_them() {
         }
         tally.count(go.ok);
     }
-    tally.assert_at_least(1500, 1500);
+    tally.assert_at_least(1200, 1200);
+}
+
+#[test]
+fn zips_at_the_limits_are_judged_as_go_judges_them() {
+    let (module, version) = (ModulePath::new("corp.example/a").unwrap(), Version::new("v1.0.0").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let sixteen = 16 << 20;
+    let mut cases = Vec::new();
+    for name in ["go.mod", "LICENSE", "d/LICENSE", "other"] {
+        cases.extend([sixteen, sixteen + 1].map(|size| vec![(name.to_owned(), size)]));
+    }
+    for last in [4, 5] {
+        // 500 MiB, and one byte more.
+        let mut files: Vec<_> = (0..31).map(|i| (format!("{i}"), sixteen)).collect();
+        files.push(("last".to_owned(), (4 << 20) + last - 4));
+        cases.push(files);
+    }
+    let (mut tally, mut questions, mut zips) = (Tally::default(), Vec::new(), Vec::new());
+    let zeros = vec![0; sixteen + 1];
+    for (i, files) in cases.iter().enumerate() {
+        let packed = raw_zip::Entry::deflated(b"", &zeros[..sixteen]);
+        let entry = |(name, size): &(String, usize)| {
+            let name = format!("corp.example/a@v1.0.0/{name}").into_bytes();
+            // The same sixteen MiB need packing once only.
+            let same = raw_zip::Entry { name: name.clone(), local_name: name.clone(), ..packed.clone() };
+            if *size == sixteen { same } else { raw_zip::Entry::deflated(&name, &zeros[..*size]) }
+        };
+        let zip = raw_zip::write(&files.iter().map(entry).collect::<Vec<_>>(), &raw_zip::Frame::default());
+        let file = folder.path().join(format!("{i}.zip"));
+        std::fs::write(&file, &zip).unwrap();
+        questions.push(json!({"Op": "zip", "File": file, "Module": "corp.example/a", "Version": "v1.0.0"}));
+        zips.push(zip);
+    }
+    for ((files, zip), go) in cases.iter().zip(&zips).zip(ask(&questions)) {
+        let ours = hash_zip(Cursor::new(zip), &module, &version);
+        assert_eq!(ours.as_ref().ok(), go.names().first(), "{files:?}: we say {ours:?}, Go says {go:?}");
+        tally.count(go.ok);
+    }
+    tally.assert_at_least(7, 3);
 }
 
 #[test]
@@ -156,7 +195,7 @@ fn zips_in_the_module_cache_have_the_hashes_that_go_gave_them() {
         let Ok(zip) = std::fs::File::open(file.with_extension("zip")) else { continue };
         let zip_bytes = zip.metadata().unwrap().len();
         // Enough to see what is out there, and no more than some seconds' work.
-        if total_bytes + zip_bytes > 150 << 20 {
+        if total_bytes + zip_bytes > 64 << 20 {
             continue;
         }
         total_bytes += zip_bytes;
@@ -205,14 +244,20 @@ fn signatures(list: &[Signature]) -> Vec<String> {
 #[test]
 fn notes_are_opened_as_go_opens_them() {
     let mut dice = Dice(3);
-    let signers = [signer("sum.corp.test", 1), signer("sum.corp.test", 2), signer("other.corp.test/x", 3), signer("sum.corp.test", 4)];
+    let signers = [
+        signer("sum.corp.test", 1),
+        signer("sum.corp.test", 2),
+        signer("other.corp.test/x", 3),
+        signer("sum.corp.test", 4),
+        signer("sum\u{2003}test", 6),
+    ];
     let known = [0, 1, 2].map(|i| signers[i].key.clone());
     let (mut notes, mut questions) = (Vec::new(), Vec::new());
     for i in 0..4000 {
         let text = dice.pick(&["text\n", "text\n", "two\n\nparts\n", "ümlaut\n", "\n", "", "no newline"]);
         let mut note = format!("{text}\n").into_bytes();
         for _ in 0..dice.below(4) + usize::from(i % 500 == 0) * dice.pick(&[95, 105]) {
-            let signer = dice.pick(&[0, 0, 1, 2, 3].map(|i| &signers[i]));
+            let signer = if dice.one_in(40) { &signers[4] } else { dice.pick(&[0, 0, 1, 2, 3].map(|i| &signers[i])) };
             let signed = if dice.one_in(20) { "another text\n" } else { text };
             let line = [&signer.hash, signer.pair.sign(signed.as_bytes()).as_ref()].concat();
             let name = signer.key.split('+').next().unwrap();
@@ -257,9 +302,10 @@ fn notes_are_opened_as_go_opens_them() {
 fn keys_records_and_descriptions_of_trees_are_parsed_as_go_parses_them() {
     let mut dice = Dice(4);
     let head = Tree { size: 1234, hash: Hash::of_nothing() }.text();
-    let samples: [(&str, String); 7] = [
+    let samples: [(&str, String); 8] = [
         ("key", signer("sum.corp.test", 1).key),
         ("key", signer("süm.corp.test/x", 5).key.to_uppercase().replace("SÜM.CORP.TEST/X", "süm.corp.test/x")),
+        ("key", signer("sum\u{2003}corp.test", 6).key),
         ("tree", head.clone()),
         ("tree", format!("{head}more\n")),
         ("record", "7\ncorp.example/a v1.0.0 h1:x=\ncorp.example/a v1.0.0/go.mod h1:y=\n\nnote\n\nmore".to_owned()),
@@ -336,5 +382,5 @@ fn tile_paths_are_parsed_as_go_parses_them() {
         assert_eq!(ours.as_deref(), accepted.then(|| go.numbers()), "{path}: Go says {go:?}");
         tally.count(accepted);
     }
-    tally.assert_at_least(1500, 1500);
+    tally.assert_at_least(1200, 1200);
 }

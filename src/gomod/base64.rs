@@ -21,3 +21,19 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
 pub(super) fn encode(bytes: &[u8]) -> String {
     GO.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leftovers_of_the_last_byte_and_line_ends_do_not_count() {
+        for text in ["/w==", "/x==", "/w\r\n==\n"] {
+            assert_eq!(decode(text), Some(vec![0xff]), "{text:?}");
+        }
+        assert_eq!(encode(&[0xff]), "/w==");
+        for bad in ["/w", "/w=", "/w== ", "/w==/w==", "_w=="] {
+            assert_eq!(decode(bad), None, "{bad:?}");
+        }
+    }
+}

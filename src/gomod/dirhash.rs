@@ -138,4 +138,29 @@ mod tests {
         assert!(hash(good[..good.len() - 5].to_vec()).is_err());
         assert!(hash(Vec::new()).is_err());
     }
+
+    #[test]
+    fn the_hash_is_that_of_sha256sum() {
+        // printf 'module corp.example/a\n' | sha256sum, its line with this name, again through sha256sum, in base64.
+        let line = format!("{}  corp.example/a@v1.0.0/go.mod\n", hex(&sha256(b"module corp.example/a\n")));
+        let wanted = format!("h1:{}", STANDARD.encode(sha256(line.as_bytes())));
+        assert_eq!(hash(zip(&["corp.example/a@v1.0.0/go.mod"])).unwrap(), wanted);
+    }
+
+    #[test]
+    fn folders_count_in_the_hash() {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        writer.add_directory("corp.example/a@v1.0.0/d/", SimpleFileOptions::default()).unwrap();
+        let folder = writer.finish().unwrap().into_inner();
+        assert_ne!(hash(folder).unwrap(), hash(zip(&[])).unwrap());
+    }
+
+    #[test]
+    fn a_zip_that_no_version_can_have_is_not_read() {
+        let version =
+            |version: &str| hash_zip(Cursor::new([]), &ModulePath::new("corp.example/a").unwrap(), &Version::new(version).unwrap());
+        assert!(matches!(version("v2.0.0"), Err(ZipError::Module(..))));
+        assert!(matches!(version("main"), Err(ZipError::Module(..))));
+        assert!(matches!(version("v1.0.0"), Err(ZipError::Corrupt(_))));
+    }
 }

@@ -23,6 +23,7 @@ mod tlog;
 mod unicode_tables;
 mod zip_content;
 mod zip_directory;
+mod zip_fields;
 mod zip_rules;
 
 pub use dirhash::{hash_go_mod, hash_zip};

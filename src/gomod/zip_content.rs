@@ -5,8 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use ring::digest::{Context, SHA256};
 
-use super::zip_directory::{Entry, body_offset, read_at};
-use super::zip_rules::ZipError;
+use super::zip_directory::{Entry, body_offset};
+use super::zip_fields::read_at;
+use super::zip_rules::{MAX_ZIP_BYTES, ZipError};
 
 const BUFFER_BYTES: usize = 64 << 10;
 const DESCRIPTOR_SIGNATURE: [u8; 4] = *b"PK\x07\x08";
@@ -19,6 +20,9 @@ pub(super) struct ContentReader {
     packed: Vec<u8>,
     unpacked: Vec<u8>,
     inflate: Decompress,
+    /// Bytes of the zip that were unpacked. More than a zip may have means that entries share them: a few MiB of nothing
+    /// can be unpacked a million times. No writer does that, and Go would be busy for days before it said yes.
+    packed_bytes: u64,
 }
 
 /// What is known of the content read so far.
@@ -41,7 +45,7 @@ impl Content {
 
 impl ContentReader {
     pub(super) fn new() -> Self {
-        Self { packed: vec![0; BUFFER_BYTES], unpacked: vec![0; BUFFER_BYTES], inflate: Decompress::new(false) }
+        Self { packed: vec![0; BUFFER_BYTES], unpacked: vec![0; BUFFER_BYTES], inflate: Decompress::new(false), packed_bytes: 0 }
     }
 
     /// Reads an entry's whole content and returns its digest.
@@ -77,9 +81,16 @@ impl ContentReader {
         content.digest.finish().as_ref().try_into().map_err(|_| corrupt("has no digest"))
     }
 
+    /// Reads the next packed bytes into the buffer and says how many they are.
+    fn next(&mut self, section: &mut impl Read) -> Result<usize, ZipError> {
+        let read = section.read(&mut self.packed)?;
+        self.packed_bytes = self.packed_bytes.saturating_add(read as u64);
+        if self.packed_bytes > MAX_ZIP_BYTES { Err(ZipError::TooLarge) } else { Ok(read) }
+    }
+
     fn store(&mut self, mut section: impl Read, content: &mut Content) -> Result<Option<()>, ZipError> {
         loop {
-            let read = section.read(&mut self.packed)?;
+            let read = self.next(&mut section)?;
             let Some(chunk) = self.packed.get(..read).filter(|chunk| !chunk.is_empty()) else { return Ok(Some(())) };
             if content.add(chunk).is_none() {
                 return Ok(None);
@@ -93,7 +104,7 @@ impl ContentReader {
         let mut pending = 0..0;
         loop {
             if pending.is_empty() {
-                pending = 0..section.read(&mut self.packed)?;
+                pending = 0..self.next(&mut section)?;
             }
             let input = self.packed.get(pending.clone()).unwrap_or_default();
             let (in_before, out_before) = (self.inflate.total_in(), self.inflate.total_out());
@@ -124,4 +135,106 @@ fn read_descriptor_crc<R: Read + Seek>(zip: &mut R, at: i64) -> Result<Option<u3
     // The checksum and two sizes. The sizes may have 32 or 64 bits, and nobody looks at them.
     let crc = fields.first_chunk::<12>().and_then(|fields| fields.first_chunk::<4>());
     Ok(crc.copied().map(u32::from_le_bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::*;
+
+    const CONTENT: &[u8] = b"package a // a a a a a a a a a\n";
+
+    /// A local header with nothing in it, then the data, then a descriptor.
+    fn zip(data: &[u8], descriptor: &[u8]) -> Vec<u8> {
+        [b"PK\x03\x04".as_slice(), &[0; 26], data, descriptor].concat()
+    }
+
+    fn crc(content: &[u8]) -> u32 {
+        let mut crc = Crc::new();
+        crc.update(content);
+        crc.sum()
+    }
+
+    fn deflated(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn entry(method: u16, data: &[u8]) -> Entry {
+        let (packed, size) = (data.len() as u64, CONTENT.len() as u64);
+        Entry { name: b"a".to_vec(), method, has_descriptor: false, crc: crc(CONTENT), packed, size, header: 0 }
+    }
+
+    fn read(zip: &[u8], entry: &Entry) -> Result<Digest, ZipError> {
+        ContentReader::new().digest(&mut Cursor::new(zip), entry)
+    }
+
+    #[test]
+    fn stored_and_deflated_are_one_content() {
+        let packed = deflated(CONTENT);
+        let digest = read(&zip(CONTENT, b""), &entry(0, CONTENT)).unwrap();
+        assert_eq!(read(&zip(&packed, b""), &entry(8, &packed)).unwrap(), digest);
+        // Whatever stands behind the end of the stream is not content.
+        let longer = [&packed[..], b"junk"].concat();
+        assert_eq!(read(&zip(&longer, b""), &entry(8, &longer)).unwrap(), digest);
+        assert_eq!(digest.as_slice(), ring::digest::digest(&SHA256, CONTENT).as_ref());
+    }
+
+    #[test]
+    fn a_stream_that_does_not_end_is_refused_though_all_its_content_is_there() {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(CONTENT).unwrap();
+        encoder.flush().unwrap();
+        let packed = encoder.get_ref().clone();
+        assert!(matches!(read(&zip(&packed, b""), &entry(8, &packed)), Err(ZipError::Corrupt(_))));
+    }
+
+    #[test]
+    fn other_lengths_checksums_and_methods_are_refused() {
+        let (packed, good) = (deflated(CONTENT), entry(0, CONTENT));
+        let (one_less, one_more) = (good.size - 1, good.size + 1);
+        for bad in [
+            Entry { size: one_less, ..good.clone() },
+            Entry { size: one_more, ..good.clone() },
+            Entry { packed: one_less, ..good.clone() },
+            Entry { crc: good.crc ^ 1, ..good.clone() },
+            Entry { method: 9, ..good.clone() },
+            Entry { method: 8, ..good.clone() },
+            Entry { header: 1, ..good.clone() },
+            Entry { header: -1, ..good.clone() },
+            Entry { header: i64::MAX, ..good.clone() },
+            Entry { has_descriptor: true, ..good.clone() },
+        ] {
+            assert!(matches!(read(&zip(CONTENT, b""), &bad), Err(ZipError::Corrupt(_))), "{bad:?}");
+        }
+        for length in 0..packed.len() {
+            let cut = &packed[..length];
+            assert!(read(&zip(cut, b""), &entry(8, cut)).is_err(), "{length}");
+        }
+        // Go takes a checksum of 0 for none.
+        assert!(read(&zip(CONTENT, b""), &Entry { crc: 0, ..good }).is_ok());
+    }
+
+    #[test]
+    fn a_descriptor_must_repeat_the_checksum() {
+        let entry = Entry { has_descriptor: true, ..entry(0, CONTENT) };
+        let bare = [&entry.crc.to_le_bytes()[..], &[0; 8]].concat();
+        let signed = [&DESCRIPTOR_SIGNATURE[..], &bare].concat();
+        let wrong = [&DESCRIPTOR_SIGNATURE[..], &[0; 12]].concat();
+        for (descriptor, good) in [(&bare[..], true), (&signed, true), (&wrong, false), (&bare[..11], false), (&signed[..15], false)] {
+            assert_eq!(read(&zip(CONTENT, descriptor), &entry).is_ok(), good, "{descriptor:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_many_entries_share_are_not_unpacked_for_ever() {
+        let mut reader = ContentReader::new();
+        let (zip, entry) = (zip(CONTENT, b""), entry(0, CONTENT));
+        reader.packed_bytes = MAX_ZIP_BYTES - entry.packed;
+        assert!(reader.digest(&mut Cursor::new(&zip), &entry).is_ok());
+        assert!(matches!(reader.digest(&mut Cursor::new(&zip), &entry), Err(ZipError::TooLarge)));
+    }
 }

@@ -8,6 +8,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::zip_fields::{Fields, read_at, read_full};
 use super::zip_rules::ZipError;
 
 const HEADER: usize = 46;
@@ -17,10 +18,10 @@ const END_64: usize = 56;
 const LOCATOR_64: i64 = 20;
 const FULL: u32 = u32::MAX;
 
-/// The most that the central directory may take, in bytes: about half a million files.
+/// The most that the central directory may take, in bytes: a quarter of a million files.
 ///
 /// Go has no such limit. Without one a zip of 500 MiB that is all directory would be held in memory several times over.
-pub(super) const MAX_DIRECTORY_BYTES: u64 = 64 << 20;
+pub(super) const MAX_DIRECTORY_BYTES: u64 = 32 << 20;
 
 /// One file or directory of a zip, as the central directory has it.
 #[derive(Clone, Debug)]
@@ -53,57 +54,6 @@ enum Header {
     Entry(Entry),
     /// Something else, or half a header: Go takes it for the end of the directory.
     Other,
-}
-
-/// Little-endian fields, one after another. Nothing is left when it is `None`.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (field, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(field)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-}
-
-/// Reads as much of `buffer` as there is at `offset`, and says how much that was. A negative offset is an error, as in Go.
-pub(super) fn read_at<R: Read + Seek>(zip: &mut R, offset: i64, buffer: &mut [u8]) -> Result<usize, ZipError> {
-    let offset = u64::try_from(offset).map_err(|_| ZipError::Corrupt("an offset before the beginning".to_owned()))?;
-    zip.seek(SeekFrom::Start(offset))?;
-    Ok(read_full(zip, buffer)?)
-}
-
-/// Reads until `buffer` is full or nothing is left.
-fn read_full<R: Read>(source: &mut R, mut buffer: &mut [u8]) -> io::Result<usize> {
-    let mut total = 0;
-    while !buffer.is_empty() {
-        match source.read(buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                total += n;
-                buffer = buffer.get_mut(n..).unwrap_or_default();
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(total)
 }
 
 /// Reads the central directory of a zip of `size` bytes.
@@ -301,5 +251,100 @@ pub(super) fn body_offset<R: Read + Seek>(zip: &mut R, entry: &Entry) -> Result<
             Ok(entry.header.wrapping_add(length))
         }
         _ => Err(ZipError::Corrupt(format!("{:?} has no local header", String::from_utf8_lossy(&entry.name)))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use proptest::prelude::*;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn zip(names: &[&str]) -> Vec<u8> {
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for name in names {
+            writer.start_file(*name, SimpleFileOptions::default().large_file(name.len() % 2 == 0)).unwrap();
+            writer.write_all(name.as_bytes()).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    fn read(zip: &[u8]) -> Result<Vec<Entry>, ZipError> {
+        read_directory(&mut Cursor::new(zip), zip.len() as u64)
+    }
+
+    fn names(zip: &[u8]) -> Vec<String> {
+        read(zip).unwrap().into_iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()).collect()
+    }
+
+    #[test]
+    fn entries_of_one_name_are_all_there() {
+        let mut zip = zip(&["aa", "ab"]);
+        let second = zip.windows(2).rposition(|name| name == b"ab").unwrap();
+        zip[second + 1] = b'a';
+        assert_eq!(names(&zip), ["aa", "aa"]);
+    }
+
+    #[test]
+    fn names_are_those_of_the_central_directory() {
+        let mut zip = zip(&["aa"]);
+        let first = zip.windows(2).position(|name| name == b"aa").unwrap();
+        zip[first] = b'x';
+        assert_eq!(names(&zip), ["aa"]);
+    }
+
+    #[test]
+    fn names_that_are_no_text_stay_bytes() {
+        let mut zip = zip(&["aa"]);
+        let last = zip.windows(2).rposition(|name| name == b"aa").unwrap();
+        zip[last] = 0x81;
+        assert_eq!(read(&zip).unwrap()[0].name, b"\x81a");
+    }
+
+    #[test]
+    fn a_script_before_the_zip_does_not_count() {
+        let zip = [b"#!/bin/sh\n".as_slice(), &zip(&["a", "bb"])].concat();
+        let entries = read(&zip).unwrap();
+        assert_eq!(entries[0].header, 10);
+        let body = usize::try_from(body_offset(&mut Cursor::new(&zip), &entries[1]).unwrap()).unwrap();
+        assert_eq!(entries[1].size, 2);
+        assert!(body < zip.len());
+    }
+
+    #[test]
+    fn a_directory_of_nothing_but_names_is_too_large() {
+        let name = "n".repeat(60_000);
+        let one = zip(&[&name]);
+        let header = one.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        let end = one.len() - END;
+        let count = 600;
+        let mut zip = one[..header].to_vec();
+        (0..count).for_each(|_| zip.extend(&one[header..end]));
+        zip.extend(b"PK\x05\x06\0\0\0\0");
+        zip.extend(u16::try_from(count).unwrap().to_le_bytes().repeat(2));
+        zip.extend(u32::try_from(count * (end - header)).unwrap().to_le_bytes());
+        zip.extend(u32::try_from(header).unwrap().to_le_bytes());
+        zip.extend([0, 0]);
+        assert!(matches!(read(&zip), Err(ZipError::Directory)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_bytes_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut: prop::sample::Index) {
+            let mut zip = zip(&["a", "bb", "d/"]);
+            for (at, byte) in changes {
+                let at = at.index(zip.len());
+                zip[at] = byte;
+            }
+            for zip in [&zip[..], &zip[..cut.index(zip.len())]] {
+                for entry in read(zip).unwrap_or_default() {
+                    let _either = body_offset(&mut Cursor::new(zip), &entry);
+                }
+            }
+        }
     }
 }

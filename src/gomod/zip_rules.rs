@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 
 use super::file_path::{FilePathError, check_file_path, fold};
+use super::zip_directory::MAX_DIRECTORY_BYTES;
 use super::{ModulePath, Version};
 
 /// Go's limit for a module zip, and for what it unpacks to, in bytes.
@@ -33,8 +34,9 @@ pub enum ZipError {
     /// A name that the go command does not write to a disk.
     #[error("entry {0:?} has {1} in its name")]
     Path(String, FilePathError),
-    /// Two entries that are one file on a disk that ignores case, or a file that is a directory too.
-    #[error("entries {0:?} and {1:?} can not both be unpacked")]
+    /// Two entries that are one file on a disk that ignores case, or a file that is a directory too: the name of the first
+    /// in its folder, and the path of the second.
+    #[error("{0:?} and entry {1:?} can not both be unpacked")]
     Collision(String, String),
     /// A `go.mod` in a folder, where it would begin another module, or in other letters.
     #[error("entry {0:?} is a go.mod other than the module's own")]
@@ -46,7 +48,7 @@ pub enum ZipError {
     #[error("has or unpacks to more than {MAX_ZIP_BYTES} bytes")]
     TooLarge,
     /// More names than we keep in memory. The one thing that is refused and that Go accepts.
-    #[error("its directory takes more than {} bytes", super::zip_directory::MAX_DIRECTORY_BYTES)]
+    #[error("has more than {MAX_NAMES} files and folders, or more than {MAX_DIRECTORY_BYTES} bytes of names")]
     Directory,
 }
 
@@ -99,11 +101,26 @@ fn path_major(path: &str) -> Major<'_> {
     }
 }
 
+/// The most files and folders that are kept in mind. As for [`MAX_DIRECTORY_BYTES`], Go has no such limit.
+///
+/// [`MAX_DIRECTORY_BYTES`]: super::zip_directory::MAX_DIRECTORY_BYTES
+const MAX_NAMES: u32 = 1 << 19;
+
+/// A name in a folder.
+struct Seen {
+    /// What this one is called as a folder; the root is 0.
+    number: u32,
+    /// The name, if folding changed it.
+    kept: Option<Box<str>>,
+    is_folder: bool,
+}
+
 /// Checks the entries of one zip, one after another. Keeps their names.
 pub(super) struct Rules {
     prefix: String,
-    /// By folded path: the path if folding changed it, and whether it is a directory.
-    seen: HashMap<Box<str>, (Option<Box<str>>, bool)>,
+    /// By the folder's number and the folded name in it. A tree of names and not a set of paths, for a path of 64 KiB can
+    /// have as many folders as a set would keep copies of its beginnings.
+    seen: HashMap<(u32, Box<str>), Seen>,
     declared_bytes: u64,
 }
 
@@ -147,27 +164,27 @@ impl Rules {
 
     /// Refuses a path that some disk takes for another's, or whose folder is a file; and keeps it with all its folders.
     fn check_collision(&mut self, path: &str, is_folder: bool) -> Result<(), ZipError> {
-        let (mut path, mut is_folder) = (path, is_folder);
-        loop {
-            let folded = fold(path);
-            let kept = (*folded != *path).then(|| Box::from(path));
-            match self.seen.entry(Box::from(&*folded)) {
-                Entry::Vacant(place) => {
-                    place.insert((kept, is_folder));
-                }
+        let mut folder = 0;
+        let mut names = path.split('/').peekable();
+        while let Some(name) = names.next() {
+            let is_folder = is_folder || names.peek().is_some();
+            let number = u32::try_from(self.seen.len()).unwrap_or(MAX_NAMES) + 1;
+            let folded = fold(name);
+            let kept = (*folded != *name).then(|| Box::from(name));
+            folder = match self.seen.entry((folder, Box::from(&*folded))) {
+                Entry::Vacant(_) if number > MAX_NAMES => return Err(ZipError::Directory),
+                Entry::Vacant(place) => place.insert(Seen { number, kept, is_folder }).number,
                 Entry::Occupied(other) => {
-                    let (other_kept, other_is_folder) = other.get();
-                    if *other_kept != kept || !(*other_is_folder && is_folder) {
-                        let other_path = other_kept.as_ref().unwrap_or(other.key());
-                        return Err(ZipError::Collision(other_path.to_string(), path.to_owned()));
+                    let seen = other.get();
+                    if seen.kept != kept || !(seen.is_folder && is_folder) {
+                        let other_name = seen.kept.as_ref().unwrap_or(&other.key().1);
+                        return Err(ZipError::Collision(other_name.to_string(), path.to_owned()));
                     }
-                    // A folder met before: so were the folders that it is in.
-                    return Ok(());
+                    seen.number
                 }
-            }
-            let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
-            (path, is_folder) = (parent, true);
+            };
         }
+        Ok(())
     }
 }
 
@@ -201,6 +218,15 @@ mod tests {
     #[test]
     fn folders_may_be_named_any_number_of_times() {
         names(&["", "d/", "d/", "d/e/f.go", "d/e/", "d/e/g.go", ""]).unwrap();
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_kept() {
+        let deep = vec!["d"; 30_000].join("/");
+        let paths = || (0..20).map(|i| format!("{i}/{deep}"));
+        let entries: Vec<_> = paths().collect();
+        assert!(matches!(names(&entries.iter().map(String::as_str).collect::<Vec<_>>()), Err(ZipError::Directory)));
+        names(&entries.iter().take(17).map(String::as_str).collect::<Vec<_>>()).unwrap();
     }
 
     #[test]

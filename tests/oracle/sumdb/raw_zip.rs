@@ -38,6 +38,8 @@ pub(crate) struct Frame {
     pub(crate) comment: Vec<u8>,
     pub(crate) after: Vec<u8>,
     pub(crate) zip64_end: bool,
+    /// Whether the old end record says all but the size of the directory, which is 0xffff: to Go a reason to look further.
+    pub(crate) slip: bool,
     pub(crate) count_lie: u64,
     pub(crate) size_lie: u64,
     pub(crate) offset_lie: u64,
@@ -70,6 +72,15 @@ impl Entry {
         let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(content).unwrap();
         let packed = encoder.finish().unwrap();
+        Self { method: 8, packed_size: packed.len() as u64, packed, ..Self::stored(name, content) }
+    }
+
+    /// All the content, and no last block.
+    pub(crate) fn unended(name: &[u8], content: &[u8]) -> Self {
+        let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.flush().unwrap();
+        let packed = encoder.get_ref().clone();
         Self { method: 8, packed_size: packed.len() as u64, packed, ..Self::stored(name, content) }
     }
 
@@ -134,7 +145,8 @@ pub(crate) fn write(entries: &[Entry], frame: &Frame) -> Vec<u8> {
         let end = zip.len() as u64;
         put(&mut zip, &[(0x0606_4b50, 4), (44, 8), (45, 2), (45, 2), (0, 4), (0, 4), (count, 8), (count, 8), (size, 8), (offset, 8)]);
         put(&mut zip, &[(0x0706_4b50, 4), (0, 4), (end, 8), (1, 4)]);
-        put(&mut zip, &[(0x0605_4b50, 4), (0, 4), (0xffff, 2), (0xffff, 2), (u64::MAX, 4), (u64::MAX, 4)]);
+        let old = if frame.slip { [count, 0xffff, offset] } else { [0xffff, u64::MAX, u64::MAX] };
+        put(&mut zip, &[(0x0605_4b50, 4), (0, 4), (old[0], 2), (old[0], 2), (old[1], 4), (old[2], 4)]);
     } else {
         put(&mut zip, &[(0x0605_4b50, 4), (0, 4), (count, 2), (count, 2), (size, 4), (offset, 4)]);
     }
@@ -198,10 +210,13 @@ pub(crate) fn nasty(dice: &mut Dice, prefix: &str) -> Vec<u8> {
             let signature = dice.one_in(2);
             entry = entry.described(signature);
         }
+        if !folder && dice.one_in(40) {
+            entry = Entry::unended(&name, &content);
+        }
         entry.zip64 = dice.one_in(5);
         entries.push(entry);
     }
-    let mut frame = Frame { zip64_end: dice.one_in(6), ..Frame::default() };
+    let mut frame = Frame { zip64_end: dice.one_in(6), slip: dice.one_in(3), ..Frame::default() };
     if dice.one_in(6) {
         frame.before = b"#!/bin/sh\n".to_vec();
     }
