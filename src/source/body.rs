@@ -10,7 +10,7 @@ use reqwest::Response;
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, hash_zip};
+use crate::gomod::{MAX_ZIP_BYTES, ZipError, hash_zip};
 use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
@@ -135,7 +135,10 @@ impl Upstream {
             Ok::<_, FetchError>(hash_zip(std::io::BufReader::new(file), &module, &version))
         });
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))??;
-        let h1 = hash.map_err(|e| self.fault(Class::Verification, format!("the zip is bad: {e}")))?;
+        let h1 = hash.map_err(|error| match error {
+            ZipError::Io(error) => FetchError::Local(error.to_string()),
+            error => self.fault(Class::Verification, format!("the zip is bad: {error}")).into(),
+        })?;
         Ok(Fetched::Zip { h1 })
     }
 

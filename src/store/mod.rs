@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use usage::USE_INTERVAL;
 
+use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Request, Version};
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
@@ -185,7 +186,7 @@ fn new_temp(folder: &Path) -> io::Result<(File, TempPath)> {
     Ok(file.into_parts())
 }
 
-/// The tagged versions that have an `.info` file in a folder `@v`, sorted by name.
+/// The tagged versions that have an `.info` file in a folder `@v`, in their order.
 #[must_use]
 pub fn versions_in(folder: &Path) -> Vec<String> {
     let mut versions: Vec<String> = fs::read_dir(folder)
@@ -198,7 +199,7 @@ pub fn versions_in(folder: &Path) -> Vec<String> {
             (version.is_canonical() && !version.is_pseudo()).then(|| version.as_str().to_owned())
         })
         .collect();
-    versions.sort();
+    versions.sort_by(|a, b| compare_for_list(a, b));
     versions
 }
 

@@ -92,7 +92,8 @@ impl Database {
         if proven != Hash::of_record(lookup.text.as_bytes()) {
             return Err(Missing::Dishonest("the record is not the one in its tree".to_owned()));
         }
-        Ok(sums_in(lookup.text, module, version))
+        let (zip, go_mod) = lookup.hashes(module.as_str(), version.as_str());
+        Ok(Sums { zip: zip.map(str::to_owned), go_mod: go_mod.map(str::to_owned) })
     }
 
     /// From memory, from the volume, or by asking: once, however many want it at the same time.
@@ -193,21 +194,4 @@ impl Database {
 
 fn dishonest(error: &dyn std::fmt::Display) -> Missing {
     Missing::Dishonest(error.to_string())
-}
-
-fn sums_in(record: &str, module: &ModulePath, version: &Version) -> Sums {
-    let mut sums = Sums::default();
-    for line in record.lines() {
-        let mut fields = line.split(' ');
-        let (Some(path), Some(of), Some(hash)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        if path != module.as_str() || !hash.starts_with("h1:") {
-            continue;
-        }
-        if of == version.as_str() {
-            sums.zip = Some(hash.to_owned());
-        } else if of.strip_suffix("/go.mod") == Some(version.as_str()) {
-            sums.go_mod = Some(hash.to_owned());
-        }
-    }
-    sums
 }
