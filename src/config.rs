@@ -51,6 +51,9 @@ pub struct ProxyConfig {
     /// Bytes that the cache may hold. Absent: no limit but the disk's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_limit: Option<u64>,
+    /// How far to fetch ahead of a client.
+    #[serde(default)]
+    pub look_ahead: LookAhead,
     /// How hosts become addresses.
     #[serde(default)]
     pub resolution: Resolution,
@@ -127,6 +130,18 @@ pub enum WhenUnavailable {
     Serve,
     /// It is refused with 502.
     Refuse,
+}
+
+/// What is fetched before a client asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LookAhead {
+    /// What a go command certainly asks for next, and go.mod files that it may ask for.
+    #[default]
+    All,
+    /// Only what is certain.
+    Certain,
+    /// Nothing.
+    Disabled,
 }
 
 /// Where the proxy takes addresses from.
@@ -412,6 +427,7 @@ mod tests {
             }),
             private_modules: vec!["corp.example/*".into()],
             cache_limit: Some(1 << 30),
+            look_ahead: LookAhead::Certain,
             resolution: Resolution::Pinned {
                 hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
             },

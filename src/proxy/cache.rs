@@ -11,13 +11,13 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::download::{Content, Download, Downloads, Reporter};
-use super::labels::{Endpoint, Outcome};
+use super::labels::Outcome;
 use super::live::Live;
 use super::memory::{Hot, Memory, SMALL};
 use super::verify::Verdict;
-use crate::config::WhenUnavailable;
+use crate::config::{LookAhead, WhenUnavailable};
 use crate::gomod::{ModulePath, Request, SumdbPath, hash_go_mod};
-use crate::source::{Check, FetchError, Fetched, Wanted};
+use crate::source::{Check, Class, FetchError, Fetched, Wanted};
 use crate::store::{Growing, Object, Store};
 use crate::sumdb;
 
@@ -46,6 +46,18 @@ pub(super) enum Answer {
     Error(FetchError),
 }
 
+/// What fetching ahead came to.
+pub(super) enum Ahead {
+    /// It was here already. Its bytes, if it is a go.mod file.
+    Present(Option<Bytes>),
+    /// It is here now.
+    Fetched(Option<Bytes>),
+    /// No upstream has it, or none may be asked for it.
+    Absent,
+    /// The upstream is in trouble.
+    Failed,
+}
+
 /// The store, the sources, and the downloads under way.
 pub(super) struct Cache {
     store: Store,
@@ -72,15 +84,15 @@ impl Cache {
     }
 
     /// Answers a request; `path` is how it was spelled.
-    pub(super) async fn answer(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
-        match request {
+    pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
+        match &**request {
             Request::Sumdb(rest) => self.answer_sumdb(request, rest, path).await,
             _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), path).await,
             _ => self.answer_mutable(request, path).await,
         }
     }
 
-    async fn answer_immutable(self: &Arc<Self>, request: &Request, file: PathBuf, path: &str) -> (Answer, Outcome) {
+    async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf, path: &str) -> (Answer, Outcome) {
         // What is being downloaded is not on disk yet; what is not, may be.
         if self.downloads.get(request).is_none() {
             match self.read(file.clone()).await {
@@ -95,7 +107,7 @@ impl Cache {
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => {
-                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), &file));
+                let hot = Arc::new(Hot::immutable(bytes, request, &file).unread());
                 self.memory.insert(path, Arc::clone(&hot));
                 (Answer::Hot(hot), outcome)
             }
@@ -110,7 +122,7 @@ impl Cache {
         }
     }
 
-    async fn answer_mutable(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
+    async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
         let kept = self.read_dated(self.store.path(request)).await;
         if let Some((bytes, age)) = &kept {
             if *age < FRESH {
@@ -138,8 +150,8 @@ impl Cache {
     }
 
     /// Without an upstream the list is what the disk has. A 404 then lets the go command try the next path prefix.
-    fn answer_offline(&self, request: &Request) -> (Answer, Outcome) {
-        let versions = match request {
+    fn answer_offline(&self, request: &Arc<Request>) -> (Answer, Outcome) {
+        let versions = match &**request {
             Request::List(module) => self.store.cached_versions(module),
             _ => Vec::new(),
         };
@@ -147,15 +159,15 @@ impl Cache {
             return (Answer::Error(not_found("not cached, and this cache is offline\n")), Outcome::NotFound);
         }
         let list = Bytes::from(versions.join("\n") + "\n");
-        (Answer::Hot(Arc::new(Hot::mutable(list, Endpoint::List, Instant::now()))), Outcome::Hit)
+        (Answer::Hot(Arc::new(Hot::mutable(list, request, Instant::now()))), Outcome::Hit)
     }
 
-    async fn answer_sumdb(self: &Arc<Self>, request: &Request, rest: &str, path: &str) -> (Answer, Outcome) {
+    async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str, path: &str) -> (Answer, Outcome) {
         let chain = self.live.chain();
         let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
             return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
         };
-        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, Endpoint::Sumdb, Instant::now())));
+        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now())));
         match asked {
             SumdbPath::Supported => (uncached(Bytes::new()), Outcome::Hit),
             SumdbPath::Latest => match chain.fetch_sumdb(asked.escaped()).await {
@@ -177,6 +189,48 @@ impl Cache {
     fn is_private_lookup(&self, path: &str) -> bool {
         let module = path.strip_prefix("lookup/").and_then(|rest| rest.rsplit_once('@')).map(|(module, _)| module);
         module.and_then(|module| ModulePath::from_escaped(module).ok()).is_some_and(|module| self.live.verify().is_private(&module))
+    }
+
+    /// Fetches an immutable object that nobody asked for yet. Nothing of a failure is remembered.
+    pub(super) async fn fetch_ahead(self: &Arc<Self>, request: &Arc<Request>) -> Ahead {
+        let path = request.as_go_asks();
+        let wants_bytes = matches!(**request, Request::Mod(..));
+        if let Some(hot) = self.memory.get(&path, Instant::now()) {
+            return Ahead::Present(wants_bytes.then(|| hot.body.clone()));
+        }
+        let file = self.store.path(request);
+        if self.downloads.get(request).is_none() {
+            if wants_bytes {
+                if let Ok(Some(Object::Small(bytes))) = self.read(file.clone()).await {
+                    return Ahead::Present(Some(bytes));
+                }
+            } else if tokio::fs::try_exists(&file).await.unwrap_or_default() {
+                return Ahead::Present(None);
+            }
+            if self.known_absent(request).is_some() {
+                return Ahead::Absent;
+            }
+        }
+        let Ok((download, _)) = self.start(request) else { return Ahead::Absent };
+        match download.ended().await {
+            Ok(Content::Small(bytes)) => {
+                self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()));
+                Ahead::Fetched(wants_bytes.then_some(bytes))
+            }
+            Ok(Content::Zip(_)) => Ahead::Fetched(None),
+            Err(FetchError::Fault(fault)) if !matches!(fault.class, Class::Verification | Class::ClientError) => Ahead::Failed,
+            Err(_) => Ahead::Absent,
+        }
+    }
+
+    /// How far to look ahead.
+    pub(super) fn look_ahead(&self) -> LookAhead {
+        self.live.look_ahead()
+    }
+
+    /// Whether there is nobody to ask.
+    pub(super) fn is_offline(&self) -> bool {
+        self.live.chain().is_offline()
     }
 
     /// Joins the download of an object, or starts it, and waits until there is something to answer.
@@ -263,11 +317,11 @@ impl Cache {
         tokio::task::spawn_blocking(move || store.read(&file, SMALL)).await.map_err(std::io::Error::other)?
     }
 
-    fn answer_from_disk(&self, object: Object, request: &Request, file: &Path, path: &str) -> Answer {
+    fn answer_from_disk(&self, object: Object, request: &Arc<Request>, file: &Path, path: &str) -> Answer {
         match object {
             Object::Large(file, length) => Answer::File(file, length),
             Object::Small(bytes) => {
-                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), file));
+                let hot = Arc::new(Hot::immutable(bytes, request, file));
                 self.memory.insert(path, Arc::clone(&hot));
                 Answer::Hot(hot)
             }
@@ -281,8 +335,8 @@ impl Cache {
         Some((Bytes::from(bytes), SystemTime::now().duration_since(modified).unwrap_or_default()))
     }
 
-    fn keep_fresh(&self, bytes: Bytes, rest: Duration, request: &Request, path: &str) -> Answer {
-        let hot = Arc::new(Hot::mutable(bytes, Endpoint::of(request), Instant::now() + rest));
+    fn keep_fresh(&self, bytes: Bytes, rest: Duration, request: &Arc<Request>, path: &str) -> Answer {
+        let hot = Arc::new(Hot::mutable(bytes, request, Instant::now() + rest));
         self.memory.insert(path, Arc::clone(&hot));
         Answer::Hot(hot)
     }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::memory::Memory;
 use super::verify::Verify;
 use super::{Error, Settings};
-use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
+use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig};
 use crate::source::{Chain, Timeouts, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -41,6 +41,7 @@ struct Sources {
     chain: Arc<Chain>,
     verify: Arc<Verify>,
     cache_limit: Option<u64>,
+    look_ahead: LookAhead,
 }
 
 /// What one look at the files found.
@@ -96,6 +97,11 @@ impl Live {
     /// The rules of verification in use now.
     pub(super) fn verify(&self) -> Arc<Verify> {
         Arc::clone(&self.sources.load().verify)
+    }
+
+    /// How far to look ahead.
+    pub(super) fn look_ahead(&self) -> LookAhead {
+        self.sources.load().look_ahead
     }
 
     /// The command line's limit stands unless the configuration has one.
@@ -186,7 +192,7 @@ impl Sources {
     ) -> Result<Self, String> {
         let chain = Arc::new(Chain::new(config, credentials, Timeouts::default(), metrics)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
-        Ok(Self { chain, verify, cache_limit: config.cache_limit })
+        Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead })
     }
 }
 

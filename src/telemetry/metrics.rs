@@ -23,6 +23,8 @@ pub struct Metrics {
     pub upstream_bytes: IntCounter,
     /// `gomodcache_upstream_breaker_open{host}`: 1 while requests to a host are held back.
     pub breaker_open: IntGaugeVec,
+    /// `gomodcache_look_ahead_total{endpoint,result}`: fetched, present, absent, failed.
+    pub look_ahead: IntCounterVec,
     /// `gomodcache_verifications_total{verdict}`: good, wrong, pending.
     pub verifications: IntCounterVec,
     /// `gomodcache_cache_bytes`.
@@ -91,6 +93,7 @@ impl Metrics {
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
             in_flight: gauge("gomodcache_in_flight_requests", "Requests being answered that memory could not answer.")?,
             breaker_open,
+            look_ahead: counters("gomodcache_look_ahead_total", "Objects fetched before a client asked.", &["endpoint", "result"])?,
             verifications: counters("gomodcache_verifications_total", "Downloads by the verdict on them.", &["verdict"])?,
             cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
             cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 for no limit.")?,
