@@ -83,20 +83,34 @@ impl Cache {
         Some(hot)
     }
 
-    /// Answers a request; `path` is how it was spelled.
+    /// Answers a request; `path` is how it was spelled, and how memory will know the answer.
     pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
+        let epoch = self.memory.epoch();
+        let policy = self.live.policy();
+        if let Some(refusal) = policy.refusal(request) {
+            return (Answer::Error(refusal), Outcome::Denied);
+        }
+        let (answer, outcome) = self.answer_allowed(&policy, request).await;
+        if let Answer::Hot(hot) = &answer {
+            self.memory.insert(path, Arc::clone(hot), epoch);
+        }
+        (answer, outcome)
+    }
+
+    /// Answers a request from disk or from upstream, whatever the policy says.
+    pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
         match &**request {
-            Request::Sumdb(rest) => self.answer_sumdb(request, rest, path).await,
-            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), path).await,
-            _ => self.answer_mutable(request, path).await,
+            Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
+            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request)).await,
+            _ => self.answer_mutable(request).await,
         }
     }
 
-    async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf, path: &str) -> (Answer, Outcome) {
+    async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf) -> (Answer, Outcome) {
         // What is being downloaded is not on disk yet; what is not, may be.
         if self.downloads.get(request).is_none() {
             match self.read(file.clone()).await {
-                Ok(Some(object)) => return (self.answer_from_disk(object, request, &file, path), Outcome::Hit),
+                Ok(Some(object)) => return (answer_from_disk(object, request, &file), Outcome::Hit),
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, file = %file.display(), "can't read a cached object; asking upstream"),
             }
@@ -106,11 +120,7 @@ impl Cache {
         }
         let (content, outcome) = self.download(request).await;
         match content {
-            Ok(Content::Small(bytes)) => {
-                let hot = Arc::new(Hot::immutable(bytes, request, &file).unread());
-                self.memory.insert(path, Arc::clone(&hot));
-                (Answer::Hot(hot), outcome)
-            }
+            Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
             Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
                 let outcome = outcome_of(&error);
@@ -122,11 +132,11 @@ impl Cache {
         }
     }
 
-    async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
+    async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
         let kept = self.read_dated(self.store.path(request)).await;
         if let Some((bytes, age)) = &kept {
             if *age < FRESH {
-                return (self.keep_fresh(bytes.clone(), FRESH - *age, request, path), Outcome::Hit);
+                return (fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
             }
             if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
                 // The task goes on by itself; the next request finds its result.
@@ -136,7 +146,7 @@ impl Cache {
         }
         let (content, outcome) = self.download(request).await;
         match (content, kept) {
-            (Ok(Content::Small(bytes)), _) => (self.keep_fresh(bytes, FRESH, request, path), outcome),
+            (Ok(Content::Small(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
             (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), Outcome::NotFound),
             // An outage, and something to show for it.
@@ -162,7 +172,7 @@ impl Cache {
         (Answer::Hot(Arc::new(Hot::mutable(list, request, Instant::now()))), Outcome::Hit)
     }
 
-    async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str, path: &str) -> (Answer, Outcome) {
+    async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str) -> (Answer, Outcome) {
         let chain = self.live.chain();
         let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
             return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
@@ -180,7 +190,7 @@ impl Cache {
             SumdbPath::Lookup(asked) if self.is_private_lookup(&asked) => (Answer::Error(FetchError::Private), Outcome::Error),
             SumdbPath::Lookup(_) | SumdbPath::Tile(_) => {
                 let file = self.store.sumdb_path(name, asked.escaped());
-                self.answer_immutable(request, file, path).await
+                self.answer_immutable(request, file).await
             }
         }
     }
@@ -193,6 +203,16 @@ impl Cache {
 
     /// Fetches an immutable object that nobody asked for yet. Nothing of a failure is remembered.
     pub(super) async fn fetch_ahead(self: &Arc<Self>, request: &Arc<Request>) -> Ahead {
+        let (epoch, policy) = (self.memory.epoch(), self.live.policy());
+        let minimum_age = request.module().and_then(|module| policy.minimum_age(module));
+        if policy.refusal(request).is_some() {
+            return Ahead::Absent;
+        }
+        if let (Request::Zip(module, version), Some(minimum)) = (&**request, minimum_age)
+            && self.judge_age(&policy, module, version, minimum).await.is_err()
+        {
+            return Ahead::Absent;
+        }
         let path = request.as_go_asks();
         let wants_bytes = matches!(**request, Request::Mod(..));
         if let Some(hot) = self.memory.get(&path, Instant::now()) {
@@ -214,7 +234,10 @@ impl Cache {
         let Ok((download, _)) = self.start(request) else { return Ahead::Absent };
         match download.ended().await {
             Ok(Content::Small(bytes)) => {
-                self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()));
+                // An `.info` that may be too young is judged when it is asked for.
+                if wants_bytes || minimum_age.is_none() {
+                    self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()), epoch);
+                }
                 Ahead::Fetched(wants_bytes.then_some(bytes))
             }
             Ok(Content::Zip(_)) => Ahead::Fetched(None),
@@ -317,28 +340,11 @@ impl Cache {
         tokio::task::spawn_blocking(move || store.read(&file, SMALL)).await.map_err(std::io::Error::other)?
     }
 
-    fn answer_from_disk(&self, object: Object, request: &Arc<Request>, file: &Path, path: &str) -> Answer {
-        match object {
-            Object::Large(file, length) => Answer::File(file, length),
-            Object::Small(bytes) => {
-                let hot = Arc::new(Hot::immutable(bytes, request, file));
-                self.memory.insert(path, Arc::clone(&hot));
-                Answer::Hot(hot)
-            }
-        }
-    }
-
     /// A mutable object and its age. Its time is that of its download: reading it is no use that counts.
     async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
         let modified = tokio::fs::metadata(&file).await.ok()?.modified().ok()?;
         let bytes = tokio::fs::read(&file).await.ok()?;
         Some((Bytes::from(bytes), SystemTime::now().duration_since(modified).unwrap_or_default()))
-    }
-
-    fn keep_fresh(&self, bytes: Bytes, rest: Duration, request: &Arc<Request>, path: &str) -> Answer {
-        let hot = Arc::new(Hot::mutable(bytes, request, Instant::now() + rest));
-        self.memory.insert(path, Arc::clone(&hot));
-        Answer::Hot(hot)
     }
 
     fn known_absent(&self, request: &Request) -> Option<FetchError> {
@@ -355,6 +361,17 @@ impl Cache {
             negative.insert(request.clone(), (Instant::now(), error.clone()));
         }
     }
+}
+
+fn answer_from_disk(object: Object, request: &Arc<Request>, file: &Path) -> Answer {
+    match object {
+        Object::Large(file, length) => Answer::File(file, length),
+        Object::Small(bytes) => Answer::Hot(Arc::new(Hot::immutable(bytes, request, file))),
+    }
+}
+
+fn fresh(bytes: Bytes, rest: Duration, request: &Arc<Request>) -> Answer {
+    Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now() + rest)))
 }
 
 fn check_of(request: &Request) -> Check {

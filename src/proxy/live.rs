@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
+use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig};
@@ -42,6 +43,7 @@ struct Sources {
     verify: Arc<Verify>,
     cache_limit: Option<u64>,
     look_ahead: LookAhead,
+    policy: Arc<Policy>,
 }
 
 /// What one look at the files found.
@@ -97,6 +99,11 @@ impl Live {
     /// The rules of verification in use now.
     pub(super) fn verify(&self) -> Arc<Verify> {
         Arc::clone(&self.sources.load().verify)
+    }
+
+    /// What clients may have.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.sources.load().policy)
     }
 
     /// How far to look ahead.
@@ -192,7 +199,7 @@ impl Sources {
     ) -> Result<Self, String> {
         let chain = Arc::new(Chain::new(config, credentials, Timeouts::default(), metrics)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
-        Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead })
+        Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead, policy: Arc::new(Policy::new(config)?) })
     }
 }
 

@@ -73,29 +73,39 @@ impl Hot {
 }
 
 /// The objects, at most [`CAPACITY`] bytes of them.
-pub(super) struct Memory(moka::sync::Cache<Box<str>, Arc<Hot>>);
+pub(super) struct Memory {
+    objects: moka::sync::Cache<Box<str>, Arc<Hot>>,
+    epoch: AtomicU64,
+}
 
 impl Memory {
     pub(super) fn new() -> Self {
         #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
         let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.body.len() + OVERHEAD).unwrap_or(u32::MAX);
-        Self(moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build())
+        Self { objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(), epoch: AtomicU64::new(0) }
     }
 
     /// What a request of this path is answered with, if it is here and fresh.
     pub(super) fn get(&self, path: &str, now: Instant) -> Option<Arc<Hot>> {
-        self.0.get(path).filter(|hot| hot.fresh_until.is_none_or(|until| now < until))
+        self.objects.get(path).filter(|hot| hot.fresh_until.is_none_or(|until| now < until))
     }
 
-    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>) {
-        if hot.body.len() as u64 <= SMALL {
-            self.0.insert(path.into(), hot);
+    /// Which configuration's answers are being kept.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Keeps an answer, unless everything was forgotten since the epoch in which it was made.
+    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>, epoch: u64) {
+        if hot.body.len() as u64 <= SMALL && hot.fresh_until.is_none_or(|until| until > Instant::now()) && epoch == self.epoch() {
+            self.objects.insert(path.into(), hot);
         }
     }
 
     /// Forgets everything: a new configuration may answer differently.
     pub(super) fn clear(&self) {
-        self.0.invalidate_all();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.objects.invalidate_all();
     }
 }
 
@@ -116,6 +126,7 @@ mod tests {
         memory.insert(
             "/x/@v/list",
             Arc::new(Hot::mutable(Bytes::from_static(b"v1"), &request("/x.example/@v/list"), now + Duration::from_secs(1))),
+            0,
         );
         assert!(memory.get("/x/@v/list", now).is_some());
         assert!(memory.get("/x/@v/list", now + Duration::from_secs(1)).is_none());
@@ -131,15 +142,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_an_old_configuration_is_not_kept() {
+        let (memory, epoch) = (Memory::new(), Memory::new().epoch());
+        memory.clear();
+        memory.insert("/x", Arc::new(Hot::immutable(Bytes::new(), &request("/x.example/@v/v1.0.0.mod"), Path::new("/c"))), epoch);
+        assert!(memory.get("/x", Instant::now()).is_none());
+    }
+
+    #[test]
     fn it_is_bounded() {
         let memory = Memory::new();
         for i in 0..2_000 {
             memory.insert(
                 &format!("/{i}"),
                 Arc::new(Hot::immutable(Bytes::from(vec![0; 100_000]), &request("/x.example/@v/v1.0.0.zip"), Path::new("/c"))),
+                0,
             );
         }
-        memory.0.run_pending_tasks();
-        assert!(memory.0.weighted_size() <= CAPACITY);
+        memory.objects.run_pending_tasks();
+        assert!(memory.objects.weighted_size() <= CAPACITY);
     }
 }

@@ -10,6 +10,7 @@ mod labels;
 mod live;
 mod look_ahead;
 mod memory;
+mod policy;
 mod respond;
 mod server;
 mod verify;
