@@ -4,6 +4,7 @@
 
 mod commit;
 mod growing;
+mod scrub;
 mod usage;
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use tempfile::TempPath;
 use tokio::sync::oneshot;
 
 pub use growing::{Growing, HELD_BACK, Progress};
+pub use scrub::{Finding, Report, Scrub};
 pub use usage::USE_INTERVAL;
 
 use crate::gomod::semver::compare_for_list;
