@@ -12,6 +12,7 @@ mod look_ahead;
 mod memory;
 mod policy;
 mod respond;
+mod scrubber;
 mod server;
 mod verify;
 mod walk;
@@ -109,6 +110,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
 
+    let scrubber = tokio::spawn(scrubber::run(store.clone(), Arc::clone(&memory), Arc::clone(&metrics), shutdown.clone()));
     let cache = Arc::new(Cache::new(store, live, memory));
     let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));
     let ahead = tokio::spawn(Arc::clone(&look_ahead).run(shutdown.clone()));
@@ -122,7 +124,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     server::serve(modules, service, health, shutdown.clone()).await;
     admin_shutdown.cancel();
     shutdown.cancel();
-    for (task, ended) in [("configuration watcher", watcher.await), ("look-ahead", ahead.await)] {
+    for (task, ended) in [("configuration watcher", watcher.await), ("look-ahead", ahead.await), ("scrubber", scrubber.await)] {
         if let Err(error) = ended {
             tracing::error!(%error, "the {task} failed");
         }

@@ -78,6 +78,12 @@ impl Store {
         self.usage.set_limit(limit);
     }
 
+    /// The cache's folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The folder for our own state.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {

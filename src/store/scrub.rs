@@ -108,7 +108,11 @@ impl Scrub {
                 if path.metadata()?.len() > MAX_GO_MOD_BYTES {
                     return Err(wrong("it is longer than a go.mod file may be"));
                 }
-                self.check_sum(request, &hash_go_mod(&fs::read(path)?), module, version)
+                let file = fs::read(path)?;
+                if file.is_empty() {
+                    return Err(wrong("it is empty, and every go.mod file names its module"));
+                }
+                self.check_sum(request, &hash_go_mod(&file), module, version)
             }
             Request::Info(_, version) => {
                 #[derive(serde::Deserialize)]
@@ -244,7 +248,8 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_found_with_its_reason_and_moved_away() {
-        let breaks: [(&str, &[u8], &str); 6] = [
+        let breaks: [(&str, &[u8], &str); 7] = [
+            ("a.example/m/@v/v1.0.0.mod", b"", "it is empty"),
             ("a.example/m/@v/v1.0.0.zip", b"torn", "zip"),
             ("a.example/m/@v/v1.0.0.zip", &zip("package evil"), ".ziphash beside it says"),
             ("a.example/m/@v/v1.0.0.mod", b"module evil", "the checksum database says"),
