@@ -47,9 +47,8 @@ pub(crate) fn storage(claim: Option<&PersistentVolumeClaim>, class: &ClassState,
 
 /// Whether every Secret and CA bundle is in use.
 #[must_use]
-pub(crate) fn credentials(credentials: &Credentials, missing_bundles: &[String]) -> Verdict {
-    let bundles = missing_bundles.iter().map(|message| ("CABundleMissing", message.clone()));
-    let problems: Vec<(&'static str, String)> = credentials.problems.iter().cloned().chain(bundles).collect();
+pub(crate) fn credentials(credentials: &Credentials, bundle_problems: &[(&'static str, String)]) -> Verdict {
+    let problems: Vec<(&'static str, String)> = credentials.problems.iter().chain(bundle_problems).cloned().collect();
     match problems.first() {
         Some((reason, _)) => (false, reason, join(problems.iter().map(|(_, message)| message.as_str()))),
         None if credentials.states.is_empty() => (true, "NotNeeded", "no upstream names a Secret".to_owned()),

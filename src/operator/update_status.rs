@@ -35,7 +35,7 @@ pub(crate) fn status(
     let now = Time(Timestamp::now());
     let generation = cache.cache.meta().generation;
     let storage = conditions::storage(applied.claim.as_ref(), class, &cache.names.proxy);
-    let secrets = conditions::credentials(credentials, &cache.missing_bundles);
+    let secrets = conditions::credentials(credentials, &cache.bundle_problems);
     let egress = conditions::egress(resolved);
     let available = conditions::available(applied);
     let ready = conditions::ready(&available, [&storage, &secrets, &egress]);

@@ -1,6 +1,7 @@
 //! The real operator binary against a real API server: what it makes, what it leaves alone, what it says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, missing_docs)]
 
+mod ca_bundles;
 mod dns;
 mod stage;
 
