@@ -83,6 +83,9 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
             format!("not ours and left alone: {}; rename or delete what is in the way, or rename this cache", applied.conflicts.join(", "));
         return (false, "NameConflict", message);
     }
+    if let (None, Some(refused)) = (&applied.deployment, refused(applied)) {
+        return refused;
+    }
     let status = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     match status.and_then(|s| s.available_replicas).unwrap_or(0) {
         0 => (false, "NoPodAvailable", "no pod is available yet: see the pods of the Deployment".to_owned()),
@@ -90,12 +93,23 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
     }
 }
 
+/// What the API server refused. The cache goes on with what was stored before, so this is no statement about availability.
+#[must_use]
+pub(crate) fn refused(applied: &Applied) -> Option<Verdict> {
+    let unbound = applied.claim.as_ref().is_some_and(|claim| claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
+    let of_claim = applied.refused.iter().any(|message| message.starts_with("PersistentVolumeClaim "));
+    let hint = if unbound && of_claim { "; a claim without a volume can't be changed: delete it, and it is made anew" } else { "" };
+    (!applied.refused.is_empty())
+        .then(|| (false, "ChildRefused", format!("refused by the API server: {}{hint}", applied.refused.join("; "))))
+}
+
 /// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.
 #[must_use]
-pub(crate) fn ready(available: &Verdict, others: [&Verdict; 3]) -> Verdict {
+pub(crate) fn ready(available: &Verdict, refused: Option<&Verdict>, others: [&Verdict; 3]) -> Verdict {
     let conflict = (available.1 == "NameConflict").then_some(available);
     conflict
         .into_iter()
+        .chain(refused)
         .chain(others)
         .chain([available])
         .find(|verdict| !verdict.0)

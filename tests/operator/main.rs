@@ -5,7 +5,9 @@ mod access;
 mod account;
 mod ca_bundles;
 mod dns;
+mod refused;
 mod stage;
+mod storage;
 mod undecodable;
 
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gomodcache::api;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -115,6 +115,9 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Deployment" => ("apps", "v1", "deployments", true),
         "NetworkPolicy" => ("networking.k8s.io", "v1", "networkpolicies", true),
         "StorageClass" => ("storage.k8s.io", "v1", "storageclasses", false),
+        "PersistentVolume" => ("", "v1", "persistentvolumes", false),
+        "Pod" => ("", "v1", "pods", true),
+        "ResourceQuota" => ("", "v1", "resourcequotas", true),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
         "GoModuleCache" => ("gomodcache.io", "v1alpha1", "gomodulecaches", true),
         other => panic!("unknown kind {other}"),
@@ -155,6 +158,18 @@ impl Stage {
 
     pub(crate) async fn patch(&self, kind: &str, name: &str, patch: &Value) {
         self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn try_patch(&self, kind: &str, name: &str, patch: &Value) -> Result<DynamicObject, String> {
+        self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn patch_status(&self, kind: &str, name: &str, patch: &Value) {
+        self.api(kind).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn list(&self, kind: &str) -> Vec<DynamicObject> {
+        self.api(kind).list(&ListParams::default()).await.unwrap().items
     }
 
     pub(crate) async fn annotate(&self, cache: &str, key: &str, value: &str) {
