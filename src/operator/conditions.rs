@@ -1,6 +1,5 @@
 //! What is true of a cache, and what to do where it is not. Pure.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::apply::Applied;
@@ -13,8 +12,11 @@ pub(crate) type Verdict = (bool, &'static str, String);
 
 /// Whether the claim can be used.
 #[must_use]
-pub(crate) fn storage(claim: Option<&PersistentVolumeClaim>, class: &ClassState, name: &str) -> Verdict {
-    let Some(claim) = claim else {
+pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verdict {
+    let Some(claim) = &applied.claim else {
+        if let Some(refused) = refused(applied).filter(|_| claim_was_refused(applied)) {
+            return refused;
+        }
         return (false, "ClaimMismatch", format!("PersistentVolumeClaim {name} belongs to someone else: rename it or this cache"));
     };
     if claim.metadata.deletion_timestamp.is_some() {
@@ -97,10 +99,17 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
 #[must_use]
 pub(crate) fn refused(applied: &Applied) -> Option<Verdict> {
     let unbound = applied.claim.as_ref().is_some_and(|claim| claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
-    let of_claim = applied.refused.iter().any(|message| message.starts_with("PersistentVolumeClaim "));
-    let hint = if unbound && of_claim { "; a claim without a volume can't be changed: delete it, and it is made anew" } else { "" };
+    let hint = if unbound && claim_was_refused(applied) {
+        "; a claim without a volume can't be changed: delete it, and it is made anew"
+    } else {
+        ""
+    };
     (!applied.refused.is_empty())
         .then(|| (false, "ChildRefused", format!("refused by the API server: {}{hint}", applied.refused.join("; "))))
+}
+
+fn claim_was_refused(applied: &Applied) -> bool {
+    applied.refused.iter().any(|message| message.starts_with("PersistentVolumeClaim "))
 }
 
 /// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.

@@ -34,7 +34,7 @@ pub(crate) fn status(
     let previous = cache.cache.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
     let generation = cache.cache.meta().generation;
-    let storage = conditions::storage(applied.claim.as_ref(), class, &cache.names.proxy);
+    let storage = conditions::storage(applied, class, &cache.names.proxy);
     let secrets = conditions::credentials(credentials, &cache.bundle_problems);
     let egress = conditions::egress(resolved);
     let available = conditions::available(applied);

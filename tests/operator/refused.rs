@@ -8,8 +8,8 @@ use super::stage::stage;
 #[tokio::test]
 async fn a_child_that_the_api_server_refuses_is_reported_and_no_pod_runs_without_it() {
     let Some(stage) = stage("quota").await else { return };
-    let quota = |services: &str| json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"}, "spec": {"hard": {"services": services}}});
-    stage.apply(&quota("1")).await;
+    let hard = json!({"services": "1", "persistentvolumeclaims": "0"});
+    stage.apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight"}, "spec": {"hard": hard}})).await;
     let taken_up = async || stage.list("ResourceQuota").await.iter().any(|quota| !quota.data["status"]["hard"].is_null());
     stage.eventually("the quota is in force", taken_up).await;
     stage.cache("palm", &json!({})).await;
@@ -19,6 +19,11 @@ async fn a_child_that_the_api_server_refuses_is_reported_and_no_pod_runs_without
             status == "False" && reason == "ChildRefused" && message.contains("Service palm") && message.contains("exceeded quota")
         })
         .await;
+    for kind in ["Available", "StorageReady"] {
+        let (status, reason, message) = stage.condition("palm", kind).await;
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "ChildRefused"), "{kind}");
+        assert!(message.contains("PersistentVolumeClaim palm-proxy"), "{kind}: {message}");
+    }
     assert!(stage.get("Deployment", "palm-proxy").await.is_none(), "pods without the Service that was refused");
     assert!(stage.get("ConfigMap", "palm-env").await.is_some(), "one refusal held up the other children");
     stage.delete("ResourceQuota", "tight").await;
