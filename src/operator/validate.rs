@@ -1,13 +1,10 @@
 //! Step 2: from what was written and read to names and values that `build` can rely on. Pure.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, ResourceExt};
 use url::{Host, Url};
 
 use super::build::names::Names;
-use super::ca_bundles::{self, Problem};
+use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
 use super::egress::{Need, Needs};
@@ -60,7 +57,7 @@ pub(crate) struct Validated {
 /// A fault of the object itself.
 pub(crate) fn validate(
     cache: &GoModuleCache,
-    ca_bundles: &BTreeMap<String, ConfigMap>,
+    ca_bundles: &Bundles,
     defaults: &Defaults,
     default_image: &str,
 ) -> Result<Validated, InvalidCache> {
@@ -80,9 +77,8 @@ pub(crate) fn validate(
         if let Some(secret) = &credential {
             wanted.entry(secret.clone()).or_default().insert(host);
         }
-        let ca_bundle = upstream.ca_bundle_ref.as_ref().and_then(|reference| {
-            ca_bundles::read(reference, ca_bundles, &namespace).map_err(|problem| bundle_problems.push(problem)).ok()
-        });
+        let ca_bundle =
+            upstream.ca_bundle_ref.as_ref().and_then(|reference| ca_bundles.choose(reference, &url, &namespace, &mut bundle_problems));
         upstreams.push(config::Upstream {
             url,
             fallback: match upstream.fallback {

@@ -56,6 +56,27 @@ async fn a_missing_bundle_or_key_is_named_and_its_appearance_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_bundle_that_goes_bad_or_away_stays_in_use_until_nothing_names_it() {
+    let Some(stage) = stage("kept").await else { return };
+    let bundle = certificate();
+    stage.apply(&config_map(&json!({"ca.crt": bundle}))).await;
+    stage.cache("mint", &with_bundle()).await;
+    await_in_use(&stage, "mint", &bundle).await;
+
+    stage.apply(&config_map(&json!({"ca.crt": "hello"}))).await;
+    await_reason(&stage, "mint", "CABundleMalformed", &["keeps the last good one"]).await;
+    stage.delete("ConfigMap", "corp-ca").await;
+    await_reason(&stage, "mint", "CABundleMissing", &["keeps the last good one"]).await;
+    assert_eq!(rendered(&stage, "mint").await, bundle);
+
+    let rotated = certificate();
+    stage.apply(&config_map(&json!({"ca.crt": rotated}))).await;
+    await_in_use(&stage, "mint", &rotated).await;
+    stage.cache("mint", &json!({"upstreams": [{"url": "https://modules.corp.example/go"}]})).await;
+    stage.eventually("without a reference the bundle goes", async || rendered(&stage, "mint").await.is_null()).await;
+}
+
+#[tokio::test]
 async fn a_bundle_that_is_no_pem_is_reported_and_never_reaches_the_proxy() {
     let Some(stage) = stage("pem").await else { return };
     let torn = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
