@@ -1,6 +1,8 @@
 //! One operator process for all tests, a namespace for each, and the questions that tests ask.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gomodcache::api;
@@ -21,7 +23,7 @@ enum Share {
 
 /// The operator under test.
 struct Operator {
-    _process: Child,
+    process: Mutex<Child>,
     account: Account,
 }
 
@@ -63,9 +65,10 @@ async fn open(name: &str, share: Share) -> Option<Stage> {
 const LOG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/operator-under-test.log");
 
 /// Under the account and role that are shipped. The operator stops when this process ends: its shell waits for the end of
-/// a pipe that this process holds, and then removes what belongs to no test's namespace.
+/// a pipe that this process holds, and then removes what belongs to no test's namespace. A line in the pipe is a crash.
 async fn start_operator(client: &Client) -> Operator {
-    const UNTIL_THE_END: &str = "\"$@\" & pid=$!; cat >/dev/null; kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
+    const UNTIL_THE_END: &str = "\"$@\" & pid=$!; while read -r line; do kill -9 $pid; wait $pid; \"$@\" & pid=$!; done; \
+        kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
         KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME --wait=false >/dev/null 2>&1";
     let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
     apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
@@ -84,7 +87,7 @@ async fn start_operator(client: &Client) -> Operator {
         .stderr(std::fs::File::create(LOG).unwrap())
         .spawn()
         .expect("the operator starts");
-    Operator { _process: process, account }
+    Operator { process: Mutex::new(process), account }
 }
 
 fn all(client: &Client, kind: &str) -> Api<DynamicObject> {
@@ -136,6 +139,12 @@ impl Stage {
     /// Who the operator is and what it may do.
     pub(crate) fn account(&self) -> &'static Account {
         &self.operator.account
+    }
+
+    /// Kills the operator as a crash would, and starts another.
+    pub(crate) fn crash_the_operator(&self) {
+        let mut process = self.operator.process.lock().unwrap();
+        process.stdin.as_mut().unwrap().write_all(b"crash\n").unwrap();
     }
 
     /// What the operator has logged.
