@@ -4,6 +4,8 @@
 //! [`CONFIG_FILE`]) and [`CREDENTIALS_DIR`] (Secret `<cache>-credentials`). So a change of either reaches a running proxy
 //! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
 
+mod ca_bundle;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gomod::Patterns;
 use crate::sumdb;
+
+pub use ca_bundle::check_ca_bundle;
 
 /// The version of the configuration format that this build writes and reads.
 pub const CONFIG_VERSION: u32 = 1;
