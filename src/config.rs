@@ -4,6 +4,8 @@
 //! [`CONFIG_FILE`]) and [`CREDENTIALS_DIR`] (Secret `<cache>-credentials`). So a change of either reaches a running proxy
 //! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
 
+mod timeouts;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gomod::Patterns;
 use crate::sumdb;
+
+pub use timeouts::Timeouts;
 
 /// The version of the configuration format that this build writes and reads.
 pub const CONFIG_VERSION: u32 = 1;
@@ -77,6 +81,9 @@ pub struct Upstream {
     /// PEM certificates trusted for this upstream besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Timeouts::is_default")]
+    pub timeouts: Timeouts,
 }
 
 /// GOPROXY's two separators.
@@ -289,6 +296,9 @@ impl ProxyConfig {
             if url.query().is_some() || url.fragment().is_some() {
                 return Err(invalid("must not have a query or a fragment"));
             }
+            if upstream.timeouts.has_zero() {
+                return Err(ConfigError::Invalid { key: format!("upstreams[{i}].timeouts"), reason: "must be longer than nothing".into() });
+            }
         }
         if let Err(error) = Patterns::parse(self.private_modules.iter().map(String::as_str)) {
             return Err(ConfigError::Invalid { key: "privateModules".into(), reason: error.to_string() });
@@ -402,6 +412,7 @@ mod tests {
                 redirect_hosts: vec!["storage.example".into()],
                 internal: false,
                 ca_bundle: Some("-----BEGIN CERTIFICATE-----\nx\n".into()),
+                timeouts: Timeouts { head: std::time::Duration::from_millis(1_500), ..Timeouts::default() },
             }],
             checksum_database: Some(ChecksumDatabase {
                 name: "sum.example/db".into(),

@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
-use crate::source::{Chain, Timeouts, from_environment};
+use crate::source::{Chain, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -184,7 +184,7 @@ impl Sources {
         store: &Store,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, String> {
-        let chain = Arc::new(Chain::new(config, credentials, Timeouts::default(), metrics)?);
+        let chain = Arc::new(Chain::new(config, credentials, metrics)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
         Ok(Self { chain, verify, cache_limit: config.cache_limit })
     }

@@ -104,7 +104,7 @@ impl Upstream {
     }
 
     fn silent(&self) -> super::Fault {
-        self.fault(Class::Timeout, format!("sent nothing for {} s", self.timeouts.idle.as_secs()))
+        self.fault(Class::Timeout, format!("sent nothing for {:?}", self.timeouts.idle))
     }
 
     pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
