@@ -56,12 +56,18 @@ impl Upstream {
         if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
             return Err(too_large().into());
         }
-        file.promise(promised);
+        let other_length = || self.fault(Class::Verification, "went on with a file of another length".to_owned());
+        if !file.promise(promised) {
+            return Err(other_length().into());
+        }
         let mut pieces = response.bytes_stream().ready_chunks(PIECES);
         loop {
             let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
                 Ok(Some(ready)) => ready,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let end = file.progress();
+                    return if end.length.is_none_or(|length| length == end.written) { Ok(()) } else { Err(other_length().into()) };
+                }
                 Err(_) => return Err(self.silent().into()),
             };
             let mut good = Vec::with_capacity(ready.len());
@@ -129,12 +135,9 @@ impl Upstream {
         let (Check::Zip(module, version), Some(file)) = (wanted.check.clone(), &wanted.file) else {
             return Err(FetchError::Local("a file that is no zip".to_owned()));
         };
-        let path = file.path().to_owned();
-        let verdict = tokio::task::spawn_blocking(move || {
-            let file = std::fs::File::open(path).map_err(|e| FetchError::Local(e.to_string()))?;
-            Ok::<_, FetchError>(hash_zip(std::io::BufReader::new(file), &module, &version))
-        });
-        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))??;
+        let reader = file.reader();
+        let verdict = tokio::task::spawn_blocking(move || hash_zip(std::io::BufReader::new(reader), &module, &version));
+        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
         let h1 = hash.map_err(|error| match error {
             ZipError::Io(error) => FetchError::Local(error.to_string()),
             error => self.fault(Class::Verification, format!("the zip is bad: {error}")).into(),

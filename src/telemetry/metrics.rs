@@ -37,6 +37,8 @@ pub struct Metrics {
     pub evicted_bytes: IntCounter,
     /// `gomodcache_evicted_age_seconds`: since the last use of what was evicted last. Hours, not days: the cache is too small.
     pub evicted_age: IntGauge,
+    /// `gomodcache_uncached_total`: objects that were served and could not be written to the volume.
+    pub uncached: IntCounter,
     /// `gomodcache_access_log_dropped_total`: lines that nobody took in time.
     pub access_log_dropped: IntCounter,
     /// `gomodcache_config_reload_failures_total`.
@@ -98,6 +100,7 @@ impl Metrics {
             evictions: counter("gomodcache_evictions_total", "Objects evicted.")?,
             evicted_bytes: counter("gomodcache_evicted_bytes_total", "Bytes evicted.")?,
             evicted_age: gauge("gomodcache_evicted_age_seconds", "Seconds since the last use of what was evicted last.")?,
+            uncached: counter("gomodcache_uncached_total", "Objects served that the volume could not take.")?,
             access_log_dropped: counter("gomodcache_access_log_dropped_total", "Lines of the access log that nobody took in time.")?,
             upstream_requests: counters(
                 "gomodcache_upstream_requests_total",
