@@ -26,6 +26,8 @@ pub use fault::{Class, Fault, FetchError};
 pub enum Check {
     /// Anything but an HTML page.
     Text,
+    /// The same. Pseudo-versions are left out: a list that a module cache keeps has them, one that a proxy answers has not.
+    List,
     /// JSON with a `Version`.
     AnyInfo,
     /// JSON with this very `Version`.
