@@ -5,6 +5,7 @@
 //! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
 
 mod ca_bundle;
+mod timeouts;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::gomod::Patterns;
 use crate::sumdb;
 
 pub use ca_bundle::check_ca_bundle;
+pub use timeouts::Timeouts;
 
 /// The version of the configuration format that this build writes and reads.
 pub const CONFIG_VERSION: u32 = 1;
@@ -87,6 +89,9 @@ pub struct Upstream {
     /// PEM certificates trusted for this upstream besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle: Option<String>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Timeouts::is_default")]
+    pub timeouts: Timeouts,
 }
 
 /// GOPROXY's two separators.
@@ -332,6 +337,9 @@ impl ProxyConfig {
             if url.query().is_some() || url.fragment().is_some() {
                 return Err(invalid("must not have a query or a fragment"));
             }
+            if upstream.timeouts.has_zero() {
+                return Err(ConfigError::Invalid { key: format!("upstreams[{i}].timeouts"), reason: "must be longer than nothing".into() });
+            }
         }
         if let Err(error) = Patterns::parse(self.private_modules.iter().map(String::as_str)) {
             return Err(ConfigError::Invalid { key: "privateModules".into(), reason: error.to_string() });
@@ -445,6 +453,7 @@ mod tests {
                 redirect_hosts: vec!["storage.example".into()],
                 internal: false,
                 ca_bundle: Some("-----BEGIN CERTIFICATE-----\nx\n".into()),
+                timeouts: Timeouts { head: std::time::Duration::from_millis(1_500), ..Timeouts::default() },
             }],
             checksum_database: Some(ChecksumDatabase {
                 name: "sum.example/db".into(),

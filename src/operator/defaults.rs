@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::config::{Fallback, Upstream};
+use crate::config::{Fallback, Timeouts, Upstream};
 
 /// What a cache gets that names nothing itself.
 #[derive(Clone, Debug)]
@@ -52,7 +52,15 @@ impl Defaults {
             }
             let url = plain_url(entry).ok_or(DefaultsError::Goproxy(i + 1))?;
             let internal = url.scheme() == "http";
-            upstreams.push(Upstream { url, fallback, credential: None, redirect_hosts: redirect_hosts.clone(), internal, ca_bundle: None });
+            upstreams.push(Upstream {
+                url,
+                fallback,
+                credential: None,
+                redirect_hosts: redirect_hosts.clone(),
+                internal,
+                ca_bundle: None,
+                timeouts: Timeouts::default(),
+            });
         }
         Ok(Self { upstreams, checksum_database: parse_gosumdb(gosumdb)? })
     }

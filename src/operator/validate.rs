@@ -89,6 +89,7 @@ pub(crate) fn validate(
             redirect_hosts: upstream.redirect_hosts.clone(),
             internal: upstream.internal,
             ca_bundle,
+            timeouts: config::Timeouts::default(),
         });
     }
     if upstreams.is_empty() {

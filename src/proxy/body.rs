@@ -123,6 +123,8 @@ impl GrowingBody {
         loop {
             let progress = self.growing.progress();
             if self.file.pending.is_none() {
+                // A download moves when its volume is full; what was read stays where it was.
+                self.file.file = self.growing.file();
                 self.file.end = progress.visible().max(self.file.offset);
             }
             if self.file.offset < self.file.end {

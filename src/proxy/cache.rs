@@ -133,6 +133,9 @@ impl Cache {
     }
 
     async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
+        if let Some(error) = self.known_absent(request) {
+            return (Answer::Error(error), Outcome::Negative);
+        }
         let kept = self.read_dated(self.store.path(request)).await;
         if let Some((bytes, age)) = &kept {
             if *age < FRESH {
@@ -148,7 +151,10 @@ impl Cache {
         match (content, kept) {
             (Ok(Content::Small(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
-            (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), Outcome::NotFound),
+            (Err(error @ FetchError::NotFound { .. }), _) => {
+                self.remember_absent(request, &error);
+                (Answer::Error(error), Outcome::NotFound)
+            }
             // An outage, and something to show for it.
             (Err(error), Some((bytes, age))) => {
                 tracing::warn!(%error, request = %request.escaped(), "serving a stale answer");
@@ -379,7 +385,8 @@ fn check_of(request: &Request) -> Check {
         Request::Info(_, version) if version.is_canonical() => Check::Info(version.clone()),
         Request::Info(..) | Request::Latest(_) => Check::AnyInfo,
         Request::Zip(module, version) => Check::Zip(module.clone(), version.clone()),
-        Request::List(_) | Request::Mod(..) | Request::Sumdb(_) => Check::Text,
+        Request::List(_) => Check::List,
+        Request::Mod(..) | Request::Sumdb(_) => Check::Text,
     }
 }
 

@@ -15,7 +15,7 @@ use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig};
-use crate::source::{Chain, Timeouts, from_environment};
+use crate::source::{Chain, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -197,7 +197,7 @@ impl Sources {
         store: &Store,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, String> {
-        let chain = Arc::new(Chain::new(config, credentials, Timeouts::default(), metrics)?);
+        let chain = Arc::new(Chain::new(config, credentials, metrics)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
         Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead, policy: Arc::new(Policy::new(config)?) })
     }

@@ -18,6 +18,10 @@ use crate::telemetry::Metrics;
 /// How long an answer waits for the database.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The go commands themselves. Go never takes them for private, whatever the patterns say: nobody else has them, and only
+/// the checksum database vouches for them.
+const TOOLCHAIN: &str = "golang.org/toolchain";
+
 /// What is known of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -58,7 +62,7 @@ impl Verify {
 
     /// Whether a module must not be named to anybody outside.
     pub(super) fn is_private(&self, module: &ModulePath) -> bool {
-        self.private.matches(module.as_str())
+        module.as_str() != TOOLCHAIN && self.private.matches(module.as_str())
     }
 
     /// Starts to ask the database, for what it has sums of: versions' zips and go.mod files.
@@ -146,6 +150,6 @@ fn compare(request: &Request, hash: &str, sums: &Sums) -> Verdict {
 fn missing(error: &FetchError) -> Missing {
     match error {
         FetchError::NotFound { .. } => Missing::Unknown,
-        error => Missing::Unavailable(error.to_string()),
+        error => Missing::Unavailable(format!("the checksum database can't be asked: {error}")),
     }
 }

@@ -1,16 +1,17 @@
 //! The body of an answer and the verdict on it: small ones in memory, zips into a growing file that others read already.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, ZipError, hash_zip};
+use crate::gomod::{MAX_ZIP_BYTES, Version, ZipError, hash_zip};
 use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
@@ -25,11 +26,14 @@ impl Upstream {
         if is_html(&response) {
             return Err(self.fault(Class::Verification, "answered with a web page".to_owned()).into());
         }
+        let encoding = encoding(&response);
         match &wanted.file {
             None => {
                 let body = self.small_body(response).await?;
-                self.check_small(body, &wanted.check)
+                self.check_small(self.decode(body, encoding.as_deref())?, &wanted.check)
             }
+            // Its length and its ranges would be those of something else.
+            Some(_) if encoding.is_some() => Err(self.encoded(&encoding.unwrap_or_default()).into()),
             Some(file) => {
                 self.zip_body(response, file, skip).await?;
                 self.check_zip(wanted).await
@@ -48,6 +52,26 @@ impl Upstream {
         Ok(body.freeze())
     }
 
+    /// Nobody asked for an encoding; there are stores of files that answer with one all the same, and go commands unpack it.
+    fn decode(&self, body: Bytes, encoding: Option<&str>) -> Result<Bytes, FetchError> {
+        match encoding {
+            None => Ok(body),
+            Some("gzip" | "x-gzip") => {
+                let mut plain = Vec::new();
+                let unpacked = flate2::read::MultiGzDecoder::new(&body[..]).take(MAX_SMALL_BYTES + 1).read_to_end(&mut plain);
+                if unpacked.is_err() || plain.len() as u64 > MAX_SMALL_BYTES {
+                    return Err(self.fault(Class::Verification, "answered with bad gzip".to_owned()).into());
+                }
+                Ok(Bytes::from(plain))
+            }
+            Some(other) => Err(self.encoded(other).into()),
+        }
+    }
+
+    fn encoded(&self, encoding: &str) -> super::Fault {
+        self.fault(Class::Verification, format!("answered with Content-Encoding {encoding:?}, and was asked for none"))
+    }
+
     async fn zip_body(&self, response: Response, file: &Arc<Growing>, mut skip: u64) -> Result<(), FetchError> {
         let here = file.progress().written;
         let too_large = || self.fault(Class::Verification, format!("answered with more than {MAX_ZIP_BYTES} bytes"));
@@ -56,12 +80,18 @@ impl Upstream {
         if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
             return Err(too_large().into());
         }
-        file.promise(promised);
+        let other_length = || self.fault(Class::Verification, "went on with a file of another length".to_owned());
+        if !file.promise(promised) {
+            return Err(other_length().into());
+        }
         let mut pieces = response.bytes_stream().ready_chunks(PIECES);
         loop {
             let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
                 Ok(Some(ready)) => ready,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let end = file.progress();
+                    return if end.length.is_none_or(|length| length == end.written) { Ok(()) } else { Err(other_length().into()) };
+                }
                 Err(_) => return Err(self.silent().into()),
             };
             let mut good = Vec::with_capacity(ready.len());
@@ -104,7 +134,7 @@ impl Upstream {
     }
 
     fn silent(&self) -> super::Fault {
-        self.fault(Class::Timeout, format!("sent nothing for {} s", self.timeouts.idle.as_secs()))
+        self.fault(Class::Timeout, format!("sent nothing for {:?}", self.timeouts.idle))
     }
 
     pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
@@ -122,19 +152,16 @@ impl Upstream {
                 return Err(wrong(format!("asked for {version}, answered for {:?}", info.version)));
             }
         }
-        Ok(Fetched::Bytes(body))
+        Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }
 
     pub(super) async fn check_zip(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
         let (Check::Zip(module, version), Some(file)) = (wanted.check.clone(), &wanted.file) else {
             return Err(FetchError::Local("a file that is no zip".to_owned()));
         };
-        let path = file.path().to_owned();
-        let verdict = tokio::task::spawn_blocking(move || {
-            let file = std::fs::File::open(path).map_err(|e| FetchError::Local(e.to_string()))?;
-            Ok::<_, FetchError>(hash_zip(std::io::BufReader::new(file), &module, &version))
-        });
-        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))??;
+        let reader = file.reader();
+        let verdict = tokio::task::spawn_blocking(move || hash_zip(std::io::BufReader::new(reader), &module, &version));
+        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
         let h1 = hash.map_err(|error| match error {
             ZipError::Io(error) => FetchError::Local(error.to_string()),
             error => self.fault(Class::Verification, format!("the zip is bad: {error}")).into(),
@@ -189,6 +216,23 @@ impl Upstream {
             Err(error) => Err(self.fault(Class::Connect, error.to_string()).into()),
         }
     }
+}
+
+/// An encoding other than none.
+fn encoding(response: &Response) -> Option<String> {
+    let encoding = response.headers().get(CONTENT_ENCODING)?.to_str().unwrap_or("?").trim().to_ascii_lowercase();
+    (encoding != "identity" && !encoding.is_empty()).then_some(encoding)
+}
+
+/// The same bytes, if there is none.
+fn without_pseudo_versions(list: Bytes) -> Bytes {
+    let Ok(text) = std::str::from_utf8(&list) else { return list };
+    let is_pseudo =
+        |line: &&str| line.split_whitespace().next().and_then(|first| Version::new(first).ok()).is_some_and(|version| version.is_pseudo());
+    if text.lines().any(|line| is_pseudo(&line)) {
+        return Bytes::from(text.lines().filter(|line| !is_pseudo(line)).fold(String::new(), |list, line| list + line + "\n"));
+    }
+    list
 }
 
 fn is_html(response: &Response) -> bool {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::upstream::Upstream;
-use super::{Check, Class, Fault, FetchError, Fetched, Timeouts, Wanted};
-use crate::config::{self, Credential, Fallback, ProxyConfig};
+use super::{Check, Class, Fault, FetchError, Fetched, Wanted};
+use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
 use crate::telemetry::Metrics;
 
 /// The sources of one configuration. A changed configuration is a new chain; requests in flight keep the old one.
@@ -33,15 +33,10 @@ impl Chain {
     ///
     /// # Errors
     /// A sentence that names the upstream, for a certificate or a URL that can't be used.
-    pub fn new(
-        config: &ProxyConfig,
-        credentials: &BTreeMap<String, Credential>,
-        timeouts: Timeouts,
-        metrics: &Arc<Metrics>,
-    ) -> Result<Self, String> {
+    pub fn new(config: &ProxyConfig, credentials: &BTreeMap<String, Credential>, metrics: &Arc<Metrics>) -> Result<Self, String> {
         let make = |upstream: &config::Upstream| {
             let credential = upstream.credential.as_ref().and_then(|name| credentials.get(name));
-            Upstream::new(upstream, credential, &config.resolution, timeouts, metrics).map(Arc::new)
+            Upstream::new(upstream, credential, &config.resolution, metrics).map(Arc::new)
         };
         let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
         let sumdb = config.checksum_database.as_ref().map(|database| {
@@ -58,6 +53,7 @@ impl Chain {
                 redirect_hosts: Vec::new(),
                 internal,
                 ca_bundle: None,
+                timeouts: Timeouts::default(),
             })?;
             Ok::<_, String>(Sumdb { name: database.name.clone(), direct, is_explicit: database.url.is_some(), relay: OnceCell::new() })
         });

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use url::{Host, Url};
 
 use crate::config::{
-    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Upstream, WhenUnavailable,
-    is_database_name,
+    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts, Upstream,
+    WhenUnavailable, is_database_name,
 };
 use crate::sumdb::verifier;
 
@@ -104,7 +104,15 @@ fn upstream(entry: &str, fallback: Fallback, listen: SocketAddr) -> Result<Upstr
     if own_address && url.port_or_known_default() == Some(listen.port()) {
         return Err(format!("{url} is this proxy's own address: unset GOPROXY for this process, or name an upstream"));
     }
-    Ok(Upstream { url, fallback, credential: None, redirect_hosts: Vec::new(), internal: true, ca_bundle: None })
+    Ok(Upstream {
+        url,
+        fallback,
+        credential: None,
+        redirect_hosts: Vec::new(),
+        internal: true,
+        ca_bundle: None,
+        timeouts: Timeouts::default(),
+    })
 }
 
 fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, EnvironmentError> {

@@ -11,7 +11,6 @@ mod resolve;
 mod upstream;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -22,28 +21,13 @@ pub use chain::Chain;
 pub use environment::{EnvironmentError, from_environment};
 pub use fault::{Class, Fault, FetchError};
 
-/// How long an upstream may be silent.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For a connection, TLS included.
-    pub connect: Duration,
-    /// Until the head of an answer: a public mirror takes up to 58 s for a module that it does not have yet.
-    pub head: Duration,
-    /// Between two pieces of a body.
-    pub idle: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(10), head: Duration::from_secs(75), idle: Duration::from_secs(30) }
-    }
-}
-
 /// What must be true of an answer before it is believed.
 #[derive(Clone, Debug)]
 pub enum Check {
     /// Anything but an HTML page.
     Text,
+    /// The same. Pseudo-versions are left out: a list that a module cache keeps has them, one that a proxy answers has not.
+    List,
     /// JSON with a `Version`.
     AnyInfo,
     /// JSON with this very `Version`.

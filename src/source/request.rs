@@ -76,7 +76,7 @@ impl Upstream {
         match tokio::time::timeout(self.timeouts.head, request.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.transport_fault(&error)),
-            Err(_) => Err(self.fault(Class::Timeout, format!("no answer within {} s", self.timeouts.head.as_secs()))),
+            Err(_) => Err(self.fault(Class::Timeout, format!("no answer within {:?}", self.timeouts.head))),
         }
     }
 

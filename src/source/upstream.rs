@@ -11,8 +11,8 @@ use url::Url;
 use super::breaker::Breaker;
 use super::request::{Resume, chain_text};
 use super::resolve::Resolver;
-use super::{Class, Fault, FetchError, Fetched, Timeouts, Wanted};
-use crate::config::{self, Credential, Fallback, Resolution};
+use super::{Class, Fault, FetchError, Fetched, Wanted};
+use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
 use crate::telemetry::Metrics;
 
 const ATTEMPTS: u32 = 3;
@@ -41,7 +41,6 @@ impl Upstream {
         config: &config::Upstream,
         credential: Option<&Credential>,
         resolution: &Resolution,
-        timeouts: Timeouts,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, String> {
         let host = config.url.host_str().unwrap_or("localhost").to_ascii_lowercase();
@@ -52,7 +51,7 @@ impl Upstream {
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(timeouts.connect)
+            .connect_timeout(config.timeouts.connect)
             .user_agent(concat!("gomodcache/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(resolver.clone()));
         if let Some(pem) = &config.ca_bundle {
@@ -71,7 +70,7 @@ impl Upstream {
             credential,
             client,
             resolver,
-            timeouts,
+            timeouts: config.timeouts,
             metrics: Arc::clone(metrics),
             breaker: Mutex::default(),
         })

@@ -115,14 +115,15 @@ struct Staged {
 
 enum Temp {
     Own(TempPath),
-    Shared(Arc<Growing>),
+    /// And where it lies.
+    Shared(Arc<Growing>, PathBuf),
 }
 
 impl Temp {
     fn path(&self) -> &Path {
         match self {
             Self::Own(path) => path,
-            Self::Shared(growing) => growing.path(),
+            Self::Shared(_, path) => path,
         }
     }
 }
@@ -158,10 +159,13 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) {
 fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
     match content {
         Content::Bytes(bytes) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned() }]),
-        Content::Zip(growing, h1) => Ok(vec![
-            Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash") },
-            Staged { temp: Temp::Shared(growing), to: to.to_owned() },
-        ]),
+        Content::Zip(growing, h1) => {
+            let path = growing.path().ok_or_else(|| io::Error::new(io::ErrorKind::StorageFull, "the zip did not fit the volume"))?;
+            Ok(vec![
+                Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash") },
+                Staged { temp: Temp::Shared(growing, path), to: to.to_owned() },
+            ])
+        }
     }
 }
 
@@ -187,7 +191,7 @@ fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::R
     match file.temp {
         Temp::Own(path) => path.persist(&file.to).map_err(|e| e.error)?,
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
-        Temp::Shared(growing) => fs::rename(growing.path(), &file.to)?,
+        Temp::Shared(_growing, path) => fs::rename(path, &file.to)?,
     }
     usage.committed(&file.to, size, replaced);
     folders.insert(parent.to_owned());

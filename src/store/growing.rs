@@ -4,13 +4,16 @@
 //! client, and one that gets an incomplete body fails instead of believing it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::watch;
+
+use super::memory::{Budget, Share};
 
 /// How many bytes wait for the verdict. A file that is not longer is not shown at all before it.
 pub const HELD_BACK: u64 = 64 << 10;
@@ -35,30 +38,68 @@ impl Progress {
 }
 
 /// A temporary file that grows. Dropping the last handle removes it, unless it was committed.
+///
+/// When its volume can't take more it moves to memory: then it passes through to whoever waits, and is never kept.
 #[derive(Debug)]
 pub struct Growing {
-    file: Arc<File>,
-    path: TempPath,
+    place: Mutex<Place>,
+    memory: Arc<Budget>,
     progress: watch::Sender<Progress>,
     /// Whether a client has bytes of it.
     shown: Mutex<bool>,
 }
 
+/// Where the bytes are.
+#[derive(Debug)]
+struct Place {
+    file: Arc<File>,
+    kind: PlaceKind,
+}
+
+#[derive(Debug)]
+enum PlaceKind {
+    Volume(TempPath),
+    Memory(Share),
+}
+
 impl Growing {
-    pub(super) fn new(file: File, path: TempPath) -> Self {
-        Self { file: Arc::new(file), path, progress: watch::Sender::default(), shown: Mutex::default() }
+    pub(super) fn new(file: File, path: TempPath, memory: Arc<Budget>) -> Self {
+        Self::at(Place { file: Arc::new(file), kind: PlaceKind::Volume(path) }, memory)
     }
 
-    /// The open file, for reading.
+    /// For a volume that can't even take a new file.
+    pub(super) fn in_memory(memory: Arc<Budget>) -> io::Result<Self> {
+        let place = Place::in_memory(&memory)?;
+        Ok(Self::at(place, memory))
+    }
+
+    fn at(place: Place, memory: Arc<Budget>) -> Self {
+        Self { place: Mutex::new(place), memory, progress: watch::Sender::default(), shown: Mutex::default() }
+    }
+
+    /// The open file, for reading. It is another one after a move, with the same bytes.
     #[must_use]
     pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+        Arc::clone(&self.place().file)
     }
 
-    /// Where it lies until it is committed.
+    /// Reads from the beginning, without moving any other reader.
     #[must_use]
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
+    pub fn reader(&self) -> Reader {
+        Reader { file: self.file(), position: 0 }
+    }
+
+    /// Where it lies until it is committed; nowhere if the volume could not take it.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        match &self.place().kind {
+            PlaceKind::Volume(path) => Some(path.to_path_buf()),
+            PlaceKind::Memory(_) => None,
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the progress.
@@ -85,24 +126,29 @@ impl Growing {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the whole length that the upstream promised.
-    pub fn promise(&self, length: Option<u64>) {
+    /// Sets the whole length that the upstream promised. `false`: a client was promised another one, and would take the
+    /// beginning of a longer file for the whole.
+    #[must_use]
+    pub fn promise(&self, length: Option<u64>) -> bool {
+        let shown = self.shown();
+        let before = self.progress().length.filter(|_| *shown);
+        if before.is_some() {
+            return length.is_none() || length == before;
+        }
         self.progress.send_modify(|progress| progress.length = length);
+        true
     }
 
     /// Appends, off the async threads: a page cache under pressure blocks its writers.
     ///
     /// # Errors
-    /// The disk's.
+    /// The volume's, if there is no room in memory either.
     pub async fn append(self: &Arc<Self>, pieces: Vec<Bytes>) -> io::Result<()> {
         let this = Arc::clone(self);
         let write = tokio::task::spawn_blocking(move || {
-            let mut offset = this.progress().written;
-            for piece in &pieces {
-                this.file.write_all_at(piece, offset)?;
-                offset += piece.len() as u64;
-            }
-            this.progress.send_modify(|progress| progress.written = offset);
+            let written = this.progress().written;
+            let end = this.place().take(&pieces, written, &this.memory)?;
+            this.progress.send_modify(|progress| progress.written = end);
             Ok(())
         });
         write.await.unwrap_or_else(|e| Err(io::Error::other(e)))
@@ -117,7 +163,7 @@ impl Growing {
         if *shown {
             return Ok(false);
         }
-        self.file.set_len(0)?;
+        self.place().clear()?;
         self.progress.send_modify(|progress| (progress.written, progress.length) = (0, None));
         Ok(true)
     }
@@ -125,6 +171,82 @@ impl Growing {
     /// Tells the readers the verdict.
     pub fn end(&self, verified: bool) {
         self.progress.send_modify(|progress| progress.end = Some(verified));
+    }
+}
+
+impl Place {
+    fn in_memory(memory: &Arc<Budget>) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("zip", rustix::fs::MemfdFlags::CLOEXEC)?;
+        Ok(Self { file: Arc::new(File::from(file)), kind: PlaceKind::Memory(Share::of(memory)) })
+    }
+
+    /// Writes at the end, in memory if the volume can't. Returns the new end.
+    fn take(&mut self, pieces: &[Bytes], written: u64, memory: &Arc<Budget>) -> io::Result<u64> {
+        match self.write(pieces, written) {
+            Err(error) if matches!(self.kind, PlaceKind::Volume(_)) => {
+                tracing::warn!(%error, "can't write the volume; a zip passes through memory");
+                self.move_to_memory(written, memory)?;
+                self.write(pieces, written)
+            }
+            result => result,
+        }
+    }
+
+    fn write(&mut self, pieces: &[Bytes], mut offset: u64) -> io::Result<u64> {
+        if let PlaceKind::Memory(share) = &mut self.kind {
+            share.grow(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+        }
+        for piece in pieces {
+            self.file.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(offset)
+    }
+
+    fn move_to_memory(&mut self, written: u64, memory: &Arc<Budget>) -> io::Result<()> {
+        let mut to = Self::in_memory(memory)?;
+        if let PlaceKind::Memory(share) = &mut to.kind {
+            share.grow(written)?;
+        }
+        let mut from = Reader { file: Arc::clone(&self.file), position: 0 }.take(written);
+        // The new file's own position is used by nobody else.
+        io::copy(&mut from, &mut to.file.as_ref())?;
+        *self = to;
+        Ok(())
+    }
+
+    fn clear(&mut self) -> io::Result<()> {
+        if let PlaceKind::Memory(share) = &mut self.kind {
+            share.give_back();
+        }
+        self.file.set_len(0)
+    }
+}
+
+/// Reads a file by position: its handle is shared with others.
+#[derive(Debug)]
+pub struct Reader {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.metadata()?.len().checked_add_signed(by),
+        };
+        self.position = position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the beginning"))?;
+        Ok(self.position)
     }
 }
 
@@ -142,7 +264,36 @@ mod tests {
 
     fn growing(folder: &std::path::Path) -> Arc<Growing> {
         let (file, path) = tempfile::NamedTempFile::new_in(folder).unwrap().into_parts();
-        Arc::new(Growing::new(file, path))
+        Arc::new(Growing::new(file, path, Arc::default()))
+    }
+
+    #[tokio::test]
+    async fn what_the_volume_cannot_take_moves_to_memory_with_what_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        growing.append(vec![Bytes::from_static(b"volume, ")]).await.unwrap();
+        let before = growing.file();
+        // A handle that can't be written stands for a full disk.
+        growing.place().file = Arc::new(File::open(growing.path().unwrap()).unwrap());
+        growing.append(vec![Bytes::from_static(b"mem"), Bytes::from_static(b"ory")]).await.unwrap();
+        let mut text = String::new();
+        growing.reader().read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), growing.path()), ("volume, memory", None));
+        assert_eq!(before.metadata().unwrap().len(), 8, "who reads the old file loses nothing");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(growing.restart().unwrap());
+        assert_eq!(growing.file().metadata().unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_length_that_a_client_was_promised_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        assert!(growing.promise(Some(1)) && growing.promise(Some(200_000)));
+        growing.append(vec![Bytes::from(vec![1; 100_000])]).await.unwrap();
+        assert!(growing.show() && growing.promise(Some(200_000)) && growing.promise(None));
+        assert!(!growing.promise(Some(300_000)));
+        assert_eq!(growing.progress().length, Some(200_000));
     }
 
     #[tokio::test]

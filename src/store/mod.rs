@@ -4,6 +4,7 @@
 
 mod commit;
 mod growing;
+mod memory;
 mod scrub;
 mod usage;
 
@@ -25,6 +26,7 @@ use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Request, Version};
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
+use memory::Budget;
 use usage::Usage;
 
 /// The folder for our own state, below the cache's root.
@@ -38,6 +40,9 @@ pub struct Store {
     root: PathBuf,
     usage: Arc<Usage>,
     committer: Arc<Committer>,
+    /// For zips that the volume has no room for.
+    memory: Arc<Budget>,
+    metrics: Arc<Metrics>,
 }
 
 /// An object that is on disk.
@@ -57,8 +62,12 @@ impl Store {
     /// The folder can't be created or written.
     pub fn open(root: &Path, limit: Option<u64>, metrics: &Arc<Metrics>) -> io::Result<Self> {
         let tmp = root.join(STATE_DIR).join("tmp");
-        fs::create_dir_all(&tmp)?;
-        for entry in fs::read_dir(&tmp)?.flatten() {
+        if let Err(error) = fs::create_dir_all(&tmp)
+            && !(is_exhausted(&error) && root.is_dir())
+        {
+            return Err(error);
+        }
+        for entry in fs::read_dir(&tmp).into_iter().flatten().flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
             if age.is_some_and(|age| age > ABANDONED)
                 && let Err(error) = fs::remove_file(entry.path())
@@ -66,11 +75,15 @@ impl Store {
                 tracing::warn!(%error, "can't remove an abandoned temporary file");
             }
         }
-        // Read-only is found out now and not at the first download.
-        drop(new_temp(&tmp)?);
+        // A folder that is not ours is found out now and not at the first download. A volume that is full or has become
+        // read-only has hits to serve.
+        match new_temp(&tmp) {
+            Err(error) if is_exhausted(&error) => tracing::error!(%error, "can't write the volume; nothing new will be kept"),
+            written => drop(written?),
+        }
         let usage = Arc::new(Usage::new(root.to_owned(), limit, Arc::clone(metrics)));
         let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage))?);
-        Ok(Self { root: root.to_owned(), usage, committer })
+        Ok(Self { root: root.to_owned(), usage, committer, memory: Arc::default(), metrics: Arc::clone(metrics) })
     }
 
     /// Changes the limit, in bytes. The next commit keeps to it.
@@ -135,13 +148,18 @@ impl Store {
         }
     }
 
-    /// A new temporary file on the same file system as the objects.
+    /// A new temporary file on the same file system as the objects; in memory, if that can't be written.
     ///
     /// # Errors
-    /// Disk full, read-only, and the like.
+    /// Neither the one nor the other.
     pub fn growing(&self) -> io::Result<Growing> {
-        let (file, path) = new_temp(&self.state_dir().join("tmp"))?;
-        Ok(Growing::new(file, path))
+        match new_temp(&self.state_dir().join("tmp")) {
+            Ok((file, path)) => Ok(Growing::new(file, path, Arc::clone(&self.memory))),
+            Err(error) => {
+                tracing::warn!(%error, "can't write the volume; a zip passes through memory");
+                Growing::in_memory(Arc::clone(&self.memory))
+            }
+        }
     }
 
     /// Makes a small object visible under a path. Returns when it is.
@@ -171,7 +189,8 @@ impl Store {
         let committer = Arc::clone(&self.committer);
         let send = tokio::task::spawn_blocking(move || committer.send(Commit { content, to, done }));
         send.await.map_err(io::Error::other)??;
-        result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended")))
+        let result = result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended")));
+        result.inspect_err(|_| self.metrics.uncached.inc())
     }
 
     /// The tagged versions of a module whose `.info` is here, for a list without an upstream.
@@ -185,6 +204,11 @@ fn note_use(file: &File) {
     if let Err(error) = usage::count_use(file) {
         tracing::debug!(%error, "can't count the use of an object");
     }
+}
+
+/// Whether a volume takes no more, and may still be read.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// A temporary file. Group and others may read it: a volume is shared between pods of different users.

@@ -43,6 +43,8 @@ pub struct Metrics {
     pub scrubbed: IntCounter,
     /// `gomodcache_quarantined_total`: objects that were broken on disk.
     pub quarantined: IntCounter,
+    /// `gomodcache_uncached_total`: objects that were served and could not be written to the volume.
+    pub uncached: IntCounter,
     /// `gomodcache_access_log_dropped_total`: lines that nobody took in time.
     pub access_log_dropped: IntCounter,
     /// `gomodcache_config_reload_failures_total`.
@@ -107,6 +109,7 @@ impl Metrics {
             evicted_age: gauge("gomodcache_evicted_age_seconds", "Seconds since the last use of what was evicted last.")?,
             scrubbed: counter("gomodcache_scrubbed_objects_total", "Objects read again to see whether they are whole.")?,
             quarantined: counter("gomodcache_quarantined_total", "Objects that were broken on disk and moved away.")?,
+            uncached: counter("gomodcache_uncached_total", "Objects served that the volume could not take.")?,
             access_log_dropped: counter("gomodcache_access_log_dropped_total", "Lines of the access log that nobody took in time.")?,
             upstream_requests: counters(
                 "gomodcache_upstream_requests_total",

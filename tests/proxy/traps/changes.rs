@@ -1,0 +1,78 @@
+//! A configuration or a credential that changes while requests run.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine;
+
+use crate::stage::{PATIENCE, Stage, config, eventually};
+use crate::upstream::{Answer, Asked, Gate, Upstream, honest, zip};
+
+const LONG: usize = 300_000;
+
+fn header(password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("u:{password}")))
+}
+
+fn write_credential(folder: &Path, password: &str, generation: &str) {
+    let text = format!(r#"{{"hosts":["127.0.0.1"],"secret":{{"basic":{{"username":"u","password":"{password}"}}}}}}"#);
+    std::fs::write(folder.join("credentials/credential.corp"), text).unwrap();
+    std::fs::write(folder.join("credentials/generation"), generation).unwrap();
+}
+
+/// Whether the proxy says that it uses this generation.
+async fn uses(stage: &Stage, generation: &str) -> bool {
+    stage.metric("gomodcache_config_info", &[&format!("credentials=\"{generation}\"")]).await == 1.0
+}
+
+#[tokio::test]
+async fn a_credential_that_is_swapped_during_a_download_breaks_neither_it_nor_the_next() {
+    let (gate, revoked) = (Gate::closed(), Arc::new(AtomicBool::new(false)));
+    let (held, is_revoked) = (gate.clone(), Arc::clone(&revoked));
+    let upstream = Upstream::start(move |asked: &Asked| {
+        let good = header(if is_revoked.load(Ordering::Relaxed) { "new" } else { "old" });
+        match asked.file() {
+            _ if asked.header("authorization") != Some(&good) => Answer::new("401 Unauthorized", ""),
+            Some(("v1.0.0", "zip")) => Answer::ok(zip("v1.0.0", LONG)).held_after(LONG / 2, &held),
+            _ => honest(asked),
+        }
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    // The proxy looks once a second, and the download waits for that.
+    config.upstreams[0].timeouts.idle = PATIENCE;
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
+    let running = stage.tea("v1.0.0.zip");
+    let rotation = async {
+        eventually("the download", async || !upstream.take_seen().is_empty()).await;
+        write_credential(stage.folder(), "new", "second");
+        eventually("the new credential", async || uses(&stage, "second").await).await;
+        revoked.store(true, Ordering::Relaxed);
+        assert_eq!(stage.tea("v1.1.0.zip").await.status, 200, "the next download uses the new one");
+        gate.open();
+    };
+    let (got, ()) = tokio::join!(running, rotation);
+    assert!(got.is(&zip("v1.0.0", LONG)), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_malformed_new_credential_or_configuration_keeps_the_old_one_and_counts() {
+    let upstream = Upstream::start(|asked: &Asked| {
+        if asked.header("authorization") == Some(&header("old")) { honest(asked) } else { Answer::new("401 Unauthorized", "") }
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
+    let failures = async || stage.metric("gomodcache_config_reload_failures_total", &[]).await;
+    std::fs::write(stage.folder().join("credentials/credential.corp"), "{\"password\": \"hunter2").unwrap();
+    eventually("the refusal of the credential", async || failures().await == 1.0).await;
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 200);
+    std::fs::write(stage.folder().join("config/proxy.yaml"), "version: 1\nupstream: []\n").unwrap();
+    eventually("the refusal of the configuration", async || failures().await == 2.0).await;
+    assert_eq!(stage.tea("v1.1.0.info").await.status, 200);
+    assert!(uses(&stage, "first").await);
+    assert!(!stage.log().contains("hunter2"));
+}

@@ -1,0 +1,114 @@
+//! A volume that takes no more: what is on it is served, and what is not passes through.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::stage::{Stage, config, eventually};
+use crate::upstream::{Answer, Asked, Upstream, honest, zip};
+
+const LONG: usize = 900_000;
+
+/// A small file system of its own.
+struct Volume(tempfile::TempDir);
+
+impl Volume {
+    /// Of one MiB. Only root may mount one; without root there is nothing to test, and it says so.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=755", "gomodcache-test"]).arg(folder.path()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(folder));
+        }
+        assert!(std::env::var_os("CI").is_none(), "under CI the disk tests must run: they need root, to mount a tmpfs");
+        // Past the harness, which hides what a test that passes prints.
+        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: a full disk needs root, to mount a tmpfs\n").unwrap();
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Writes until nothing fits.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.path().join("ballast")).unwrap();
+        while std::io::Write::write_all(&mut ballast, &[0; 4096]).is_ok() {}
+    }
+
+    fn remount(&self, option: &str) -> bool {
+        Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.path()).status().unwrap().success()
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _best_effort = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn tea(asked: &Asked) -> Answer {
+    // In two pieces, so that a download meets the end of the volume half way.
+    if asked.is("zip") { Answer::ok(zip(asked.file().unwrap().0, LONG)).paused_after(LONG / 2) } else { honest(asked) }
+}
+
+async fn expect_whole(stage: &Stage, version: &str) {
+    for kind in ["info", "mod", "zip"] {
+        let got = stage.tea(&format!("{version}.{kind}")).await;
+        assert!(got.status == 200 && (kind != "zip" || got.is(&zip(version, LONG))), "{version}.{kind}: {got:?}");
+    }
+}
+
+async fn expect_kept(stage: &Stage, version: &str) {
+    for kind in ["info", "mod", "zip"] {
+        stage.kept(&format!("corp.example/!tea/@v/{version}.{kind}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_again_when_there_is_room() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let mut stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    // The second zip does not fit beside the first.
+    expect_whole(&stage, "v1.0.0").await;
+    expect_kept(&stage, "v1.0.0").await;
+    expect_whole(&stage, "v1.1.0").await;
+    volume.fill();
+    expect_whole(&stage, "v1.2.0").await;
+    eventually("the count of what was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 4.0).await;
+    assert!(stage.log().contains("can't write the volume"));
+    upstream.take_seen();
+    expect_whole(&stage, "v1.0.0").await;
+    assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on");
+    assert!(!stage.has("v1.1.0.zip") && !stage.has("v1.2.0.zip"));
+    // Also after a restart.
+    stage.restart(&config(&[&upstream])).await;
+    expect_whole(&stage, "v1.0.0").await;
+    assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on after a restart");
+    expect_whole(&stage, "v1.2.0").await;
+    std::fs::remove_file(volume.path().join("ballast")).unwrap();
+    std::fs::remove_file(stage.path("corp.example/!tea/@v/v1.0.0.zip")).unwrap();
+    expect_whole(&stage, "v1.3.0").await;
+    expect_kept(&stage, "v1.3.0").await;
+}
+
+#[tokio::test]
+async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let mut stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    expect_whole(&stage, "v1.0.0").await;
+    expect_kept(&stage, "v1.0.0").await;
+    eventually("a volume that nobody writes", async || volume.remount("ro")).await;
+    for _running_then_restarted in 0..2 {
+        upstream.take_seen();
+        expect_whole(&stage, "v1.0.0").await;
+        assert_eq!(upstream.take_paths(), Vec::<String>::new());
+        expect_whole(&stage, "v1.1.0").await;
+        stage.restart(&config(&[&upstream])).await;
+    }
+    assert!(volume.remount("rw"));
+    std::fs::remove_file(stage.path("corp.example/!tea/@v/v1.0.0.zip")).unwrap();
+    expect_whole(&stage, "v1.2.0").await;
+    expect_kept(&stage, "v1.2.0").await;
+}

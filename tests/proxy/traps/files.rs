@@ -1,0 +1,94 @@
+//! The files of a version, and what is not there.
+
+use crate::stage::{Stage, config};
+use crate::upstream::{Answer, Asked, Upstream, honest};
+
+#[tokio::test]
+async fn info_mod_and_zip_exist_independently_of_each_other() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", "info") | ("v1.1.0", "mod") | ("v1.2.0", "zip")) => honest(asked),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for (version, here) in [("v1.0.0", "info"), ("v1.1.0", "mod"), ("v1.2.0", "zip")] {
+        for kind in ["info", "mod", "zip"] {
+            let expected = if kind == here { 200 } else { 404 };
+            assert_eq!(stage.tea(&format!("{version}.{kind}")).await.status, expected, "{version}.{kind}");
+        }
+    }
+    // Nobody was asked for anything but what the client asked for.
+    assert_eq!(upstream.take_paths().len(), 9);
+}
+
+#[tokio::test]
+async fn a_mod_that_does_not_parse_and_an_info_in_another_zone_are_byte_equal_from_the_upstream_and_from_the_cache() {
+    let go_mod = b"modul \xff\xfe {{ corp.example/Tea\r\n";
+    let info = r#"{"Time":"2024-01-01T00:00:00+02:00",  "Version":"v1.0.0","Origin":{"VCS":"git","Ref":"x"},"New":[1]}"#;
+    let upstream = Upstream::start(move |asked: &Asked| Answer::ok(if asked.is("mod") { &go_mod[..] } else { info.as_bytes() })).await;
+    let mut stage = Stage::start(&config(&[&upstream])).await;
+    for round in ["from the upstream", "from memory", "from the disk"] {
+        assert_eq!(stage.tea("v1.0.0.mod").await.body.as_deref(), Some(&go_mod[..]), "{round}");
+        assert_eq!(stage.tea("v1.0.0.info").await.text(), info, "{round}");
+        stage.kept("corp.example/!tea/@v/v1.0.0.mod").await;
+        stage.kept("corp.example/!tea/@v/v1.0.0.info").await;
+        if round == "from memory" {
+            stage.restart(&config(&[])).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_branch_a_hash_and_a_version_with_build_data_are_not_immutable() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("main" | "abcdef0" | "v1.0.0+meta", "info")) => Answer::ok(format!(r#"{{"Version":"v1.0.{}"}}"#, asked.before)),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for name in ["main", "abcdef0", "v1.0.0+meta"] {
+        assert_eq!(stage.tea(&format!("{name}.info")).await.text(), r#"{"Version":"v1.0.0"}"#);
+        let below = format!(".gomodcache/mutable/corp.example/!tea/@v/{name}.info");
+        stage.kept(&below).await;
+        super::lists::grow_old(&stage, &below, 120);
+        // The other spelling is not in memory.
+        assert_eq!(stage.get(&format!("/corp.example/%21tea/@v/{name}.info")).await.text(), r#"{"Version":"v1.0.1"}"#, "{name}");
+        assert!(!stage.has(&format!("{name}.info")));
+    }
+}
+
+#[tokio::test]
+async fn an_upstreams_own_words_on_an_absence_reach_the_client_unchanged() {
+    let words = "not found: corp.example/Tea@v1.0.0: invalid version: unknown revision v1.0.0\nsecond line é\n";
+    for status in ["404 Not Found", "410 Gone"] {
+        let upstream = Upstream::start(move |_: &Asked| Answer::new(status, words)).await;
+        let stage = Stage::start(&config(&[&upstream])).await;
+        for _uncached_then_remembered in 0..2 {
+            let got = stage.tea("v1.0.0.info").await;
+            assert_eq!((got.status.to_string().as_str(), got.text().as_str()), (&status[..3], words));
+        }
+    }
+}
+
+/// Over TLS the go command asks a second time after each 404.
+#[tokio::test]
+async fn an_absence_that_is_asked_for_twice_is_one_upstream_request() {
+    let upstream = Upstream::start(|_: &Asked| Answer::not_found()).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for file in ["@v/v1.0.0.info", "@v/v1.0.0.zip", "@v/list", "@latest", "@v/main.info"] {
+        let path = format!("/corp.example/!tea/{file}");
+        let first = stage.get(&path).await;
+        assert_eq!((first.status, stage.get(&path).await), (404, first), "{file}");
+        assert_eq!(upstream.take_seen().len(), 1, "{file}");
+    }
+    assert_eq!(stage.metric("gomodcache_upstream_requests_total", &["class=\"not_found\""]).await, 5.0);
+    assert_eq!(stage.metric("gomodcache_requests_total", &["result=\"negative\""]).await, 5.0);
+}
+
+#[tokio::test]
+async fn an_absence_is_forgotten_before_it_hides_a_new_tag() {
+    let upstream = Upstream::start(|asked: &Asked| if asked.before == 0 { Answer::not_found() } else { honest(asked) }).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 404);
+    crate::stage::eventually("the new tag", async || stage.tea("v1.0.0.info").await.status == 200).await;
+}

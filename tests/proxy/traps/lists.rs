@@ -1,0 +1,147 @@
+//! Lists and `@latest`: what changes.
+
+use std::time::{Duration, SystemTime};
+
+use crate::stage::{Stage, config, eventually};
+use crate::upstream::{Answer, Asked, Upstream, honest};
+
+const LIST: &str = ".gomodcache/mutable/corp.example/!tea/@v/list";
+
+/// Makes an object that was downloaded just now seem older. What is in memory stays there.
+pub(crate) fn grow_old(stage: &Stage, below: &str, seconds: u64) {
+    let file = std::fs::File::open(stage.path(below)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+}
+
+/// Asked in the spelling that is not in memory.
+async fn list(stage: &Stage) -> crate::stage::Got {
+    stage.get("/corp.example/%21tea/@v/list").await
+}
+
+/// An upstream with one more version at each request for the list.
+async fn growing() -> Upstream {
+    Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/corp.example/!tea/@v/list" => Answer::ok((0..=asked.before).map(|i| format!("v1.{i}.0\n")).collect::<String>()),
+        _ => honest(asked),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_new_tag_is_seen_within_the_ttl_though_other_versions_are_cached() {
+    let upstream = growing().await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    stage.tea("v1.0.0.info").await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    stage.kept(LIST).await;
+    // Fresh: nobody is asked.
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    // Stale: the old one at once, while the upstream is asked.
+    grow_old(&stage, LIST, 40);
+    let stale = list(&stage).await;
+    assert_eq!((stale.text().as_str(), stale.header("cache-status")), ("v1.0.0\n", "gomodcache; hit; detail=stale"));
+    assert!((40..50).contains(&stale.header("age").parse::<u64>().unwrap()));
+    eventually("the new tag", async || list(&stage).await.text() == "v1.0.0\nv1.1.0\n").await;
+}
+
+#[tokio::test]
+async fn a_list_older_than_its_ttl_is_asked_for_anew() {
+    let upstream = growing().await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    stage.tea("list").await;
+    stage.kept(LIST).await;
+    grow_old(&stage, LIST, 61);
+    assert_eq!(list(&stage).await.text(), "v1.0.0\nv1.1.0\n");
+}
+
+#[tokio::test]
+async fn an_old_list_is_served_as_stale_when_the_upstream_fails_and_not_when_it_says_not_found() {
+    for (status, expected) in
+        [("500 Internal Server Error", 200), ("429 Too Many Requests", 200), ("401 Unauthorized", 200), ("404 Not Found", 404)]
+    {
+        let upstream =
+            Upstream::start(move |asked: &Asked| if asked.before == 0 { Answer::ok("v1.0.0\n") } else { Answer::new(status, "no\n") })
+                .await;
+        let stage = Stage::start(&config(&[&upstream])).await;
+        stage.tea("list").await;
+        stage.kept(LIST).await;
+        grow_old(&stage, LIST, 600);
+        let got = list(&stage).await;
+        assert_eq!(got.status, expected, "{status}");
+        if expected == 200 {
+            assert_eq!((got.text().as_str(), got.header("cache-status")), ("v1.0.0\n", "gomodcache; hit; detail=stale"));
+            assert!(got.header("age").parse::<u64>().unwrap() >= 600);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_list_file_of_a_module_cache_is_never_served() {
+    let upstream = growing().await;
+    let prepare = |folder: &std::path::Path| {
+        let versions = folder.join("cache/corp.example/!tea/@v");
+        std::fs::create_dir_all(&versions).unwrap();
+        std::fs::write(versions.join("list"), "v0.0.0-20240101000000-abcdefabcdef\nv0.9.0\n").unwrap();
+    };
+    let mut stage = Stage::prepared(&config(&[&upstream]), prepare).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    // Nor when there is nobody to ask and nothing else.
+    std::fs::remove_dir_all(stage.path(".gomodcache/mutable")).unwrap_or_default();
+    stage.restart(&config(&[])).await;
+    let offline = stage.tea("list").await;
+    assert!(offline.status == 404 || offline.text() == "v1.0.0\n", "{offline:?}");
+}
+
+#[tokio::test]
+async fn offline_a_list_is_made_of_the_tags_that_are_cached() {
+    let upstream = growing().await;
+    let mut stage = Stage::start(&config(&[&upstream])).await;
+    for version in ["v1.10.0", "v1.2.0", "v1.2.0-rc.1", "v0.0.0-20240101000000-abcdefabcdef"] {
+        assert_eq!(stage.tea(&format!("{version}.info")).await.status, 200);
+        stage.kept(&format!("corp.example/!tea/@v/{version}.info")).await;
+    }
+    stage.restart(&config(&[])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.2.0-rc.1\nv1.2.0\nv1.10.0\n");
+    let unknown = stage.get("/corp.example/coffee/@v/list").await;
+    assert_eq!((unknown.status, unknown.text().as_str()), (404, "not cached, and this cache is offline\n"));
+    let missing = stage.tea("v1.3.0.zip").await;
+    assert_eq!((missing.status, missing.text().as_str()), (503, "not cached, and this cache is offline\n"));
+}
+
+#[tokio::test]
+async fn pseudo_versions_in_an_upstreams_list_are_left_out_and_times_are_kept() {
+    let upstream = Upstream::start(|_: &Asked| {
+        Answer::ok("v1.0.0\nv0.0.0-20240101000000-abcdefabcdef\nv1.1.0 2024-01-01T00:00:00Z\nv1.1.1-0.20240101000000-abcdefabcdef\n")
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\nv1.1.0 2024-01-01T00:00:00Z\n");
+}
+
+#[tokio::test]
+async fn an_empty_list_is_a_200_so_that_the_client_asks_for_the_latest() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/corp.example/!tea/@v/list" => Answer::ok(""),
+        "/corp.example/!tea/@latest" => Answer::ok(r#"{"Version":"v0.0.0-20240101000000-abcdefabcdef"}"#),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for _uncached_then_cached in 0..2 {
+        let got = stage.tea("list").await;
+        assert_eq!((got.status, got.text().as_str()), (200, ""));
+    }
+    assert_eq!(stage.get("/corp.example/!tea/@latest").await.text(), r#"{"Version":"v0.0.0-20240101000000-abcdefabcdef"}"#);
+}
+
+#[tokio::test]
+async fn a_folder_of_files_is_an_upstream_and_the_pseudo_versions_of_its_list_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let versions = folder.path().join("corp.example/!tea/@v");
+    std::fs::create_dir_all(&versions).unwrap();
+    std::fs::write(versions.join("list"), "v1.0.0\nv0.0.0-20240101000000-abcdefabcdef\n").unwrap();
+    let mut config = config(&[]);
+    config.upstreams.push(crate::stage::entry(&format!("file://{}", folder.path().display()), gomodcache::config::Fallback::OnNotFound));
+    let stage = Stage::start(&config).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+}

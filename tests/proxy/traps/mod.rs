@@ -1,0 +1,59 @@
+//! Every line of the protocol that a cache can get wrong, and the test that fails when it does.
+//!
+//! | what clients rely on | test |
+//! |---|---|
+//! | `%21` and `!` are one letter; `%40v`, `%40latest` | `paths::both_spellings_…`, `paths::percent_40_is_an_at_sign` |
+//! | upper-case versions and branches | `paths::upper_case_letters_of_versions_and_branches_…` |
+//! | `+incompatible`, `%2B` | `paths::an_incompatible_version_is_one_object_…` |
+//! | raw upper case, double encoding, traversal | `paths::raw_upper_case_double_encoding_and_traversal_…` |
+//! | GET and HEAD, else 405 | `paths::head_has_the_headers_of_get_…`, `paths::other_methods_are_405_…` |
+//! | an error that is not text costs the connection | `paths::errors_of_every_kind_are_text_and_keep_the_connection` |
+//! | the URL of a proxy may have a path | `paths::an_upstream_may_have_a_path_and_a_trailing_slash` |
+//! | an upstream that compresses | `paths::an_upstream_is_asked_for_plain_bytes_…`, `paths::an_upstream_that_compresses_all_the_same_…` |
+//! | `.info`, `.mod`, `.zip` are independent | `files::info_mod_and_zip_exist_independently_of_each_other` |
+//! | a `.mod` that does not parse, a time in another zone | `files::a_mod_that_does_not_parse_…` |
+//! | `.info` of a branch, a hash, a `+meta` changes | `files::a_branch_a_hash_and_a_version_with_build_data_…` |
+//! | an answer for another version is a 502 | the table: `faults` |
+//! | an upstream's text on 404 and 410 unchanged; HTML never | `files::an_upstreams_own_words_…`, the table |
+//! | each 4xx is asked twice over TLS | `files::an_absence_that_is_asked_for_twice_…`, `files::an_absence_is_forgotten_…` |
+//! | the `list` of a module cache is not the upstream's | `lists::the_list_file_of_a_module_cache_is_never_served` |
+//! | a new tag within the TTL | `lists::a_new_tag_is_seen_…`, `lists::a_list_older_than_its_ttl_…` |
+//! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
+//! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
+//! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
+//! | an empty 200 list makes the client ask `@latest` | `lists::an_empty_list_is_a_200_…` |
+//! | another database: 404, no outbound call | `sumdb::another_database_is_404_…` |
+//! | the database's name may hold slashes | `sumdb::supported_is_answered_here_…` |
+//! | look-ups and tiles for ever, `latest` never | `sumdb::look_ups_and_tiles_…` |
+//! | a private look-up is 403 | `sumdb::a_look_up_of_a_private_module_is_403_…` |
+//! | toolchains are never private | `sumdb::toolchains_are_never_private` |
+//! | who is asked for the database | `sumdb::the_database_is_asked_at_its_url_else_…` |
+//! | a fault of the database is no absence | `sumdb::an_outage_of_the_database_…` |
+//! | redirects to other hosts, without the credential | `redirects::a_redirect_to_another_host_…`, `redirects::a_redirect_to_another_port_…` |
+//! | a signed URL is neither logged nor a key | `redirects::a_signed_url_is_neither_logged_…` |
+//! | the list of redirect hosts | `redirects::a_redirect_to_a_host_that_is_not_declared_…` |
+//! | never from https to http | `redirects::a_redirect_from_https_to_http_is_refused` |
+//! | reset, short, corrupt: never a complete wrong 200 | the table, `transfers::a_broken_zip_…` (two) |
+//! | a bad transfer ends by its framing | `transfers::a_zip_of_unknown_length_…` |
+//! | one download however many ask | `transfers::a_hundred_requests_…` |
+//! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
+//! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
+//! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
+//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…` |
+//! | 429, 503, time-outs, 401, 403: never 404; `,` and `\|` | the table, `go_client::an_outage_ends_the_build_…` |
+//! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
+//! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
+//! | an invalid new credential or configuration | `changes::a_malformed_new_credential_…` |
+//! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
+//! | one volume, two replicas | `tests/api.rs`: `wrong_manifests_are_refused_…` |
+//! | what a zip may be, `h1:` | `tests/gomod_differential`, and the tests beside `src/gomod/zip_*.rs` |
+//! | what the checksum database contradicts | `tests/checksums.rs` |
+
+mod changes;
+mod disk;
+mod files;
+pub(crate) mod lists;
+mod paths;
+mod redirects;
+mod sumdb;
+mod transfers;

@@ -1,0 +1,191 @@
+//! Long bodies: shared, broken, too long, and read slowly.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::stage::{Stage, client, config, eventually};
+use crate::upstream::{Answer, Asked, Gate, Upstream, honest, zip};
+
+const LONG: usize = 300_000;
+const MIB: u64 = 1 << 20;
+
+fn long_zip() -> Vec<u8> {
+    zip("v1.0.0", LONG)
+}
+
+#[tokio::test]
+async fn a_hundred_requests_for_one_uncached_zip_are_one_upstream_request() {
+    let upstream = Upstream::start(|asked: &Asked| honest(asked).paused_after(100)).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for got in futures::future::join_all((0..100).map(|_| stage.tea("v1.0.0.zip"))).await {
+        assert!(got.is(&zip("v1.0.0", 100)), "{got:?}");
+    }
+    assert_eq!(upstream.take_seen().len(), 1);
+}
+
+#[tokio::test]
+async fn clients_that_leave_cancel_no_download() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let url = format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url);
+    // The first client starts the download, sees its beginning, and leaves.
+    let mut first = client().get(&url).send().await.unwrap();
+    assert!(first.chunk().await.unwrap().is_some());
+    let second = client().get(&url).send().await.unwrap();
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.open();
+    assert!(second.bytes().await.unwrap() == long_zip());
+    assert_eq!(upstream.take_seen().len(), 1);
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+}
+
+#[tokio::test]
+async fn a_download_goes_on_when_every_client_has_left() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let mut only = client().get(format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url)).send().await.unwrap();
+    assert!(only.chunk().await.unwrap().is_some());
+    drop(only);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.open();
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+    assert_eq!(upstream.take_seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_broken_zip_goes_on_where_it_broke_and_only_if_it_is_still_the_same() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.from() {
+        Some(from) => Answer::rest(&long_zip(), from).with("ETag", "\"one\""),
+        None => Answer::ok(long_zip()).with("ETag", "\"one\"").closed_after(LONG / 2),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert!(stage.tea("v1.0.0.zip").await.is(&long_zip()));
+    let seen = upstream.take_seen();
+    assert_eq!((seen.len(), seen[1].from(), seen[1].header("if-range")), (2, Some(LONG / 2), Some("\"one\"")));
+}
+
+/// The beginning of a longer file is not a shorter one, though it has as many bytes as the client was promised.
+#[tokio::test]
+async fn a_broken_zip_that_goes_on_as_another_file_is_never_a_complete_answer() {
+    for chunked in [false, true] {
+        let upstream = Upstream::start(move |asked: &Asked| match asked.before {
+            0 => Answer::ok(long_zip()).promising(LONG as u64 - 1_000).closed_after(LONG / 2),
+            _ if chunked => Answer::ok(long_zip()).chunked(),
+            _ => Answer::ok(long_zip()),
+        })
+        .await;
+        let stage = Stage::start(&config(&[&upstream])).await;
+        let got = stage.tea("v1.0.0.zip").await;
+        assert!(got.status == 200 && got.body.is_none(), "chunked: {chunked}: {got:?}");
+        assert!(!stage.has("v1.0.0.zip"));
+    }
+}
+
+#[tokio::test]
+async fn a_zip_of_unknown_length_is_served_whole_or_breaks_off_by_its_framing() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", _)) => Answer::ok(long_zip()).chunked().paused_after(LONG / 2),
+        _ => Answer::ok(long_zip()).chunked().closed_after(LONG / 2),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let good = stage.tea("v1.0.0.zip").await;
+    assert!(good.is(&long_zip()) && good.header("content-length").is_empty(), "{good:?}");
+    let cut = stage.tea("v1.1.0.zip").await;
+    assert!(cut.body.is_none(), "{cut:?}");
+}
+
+/// Promised or not, and whatever the client has of it already.
+#[tokio::test]
+async fn five_hundred_mib_and_one_byte_are_refused() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", _)) => Answer::ok("").promising(500 * MIB + 1),
+        _ => Answer::ok("x").chunked().and_zeros(520 * MIB),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let promised = stage.tea("v1.0.0.zip").await;
+    assert_eq!(promised.status, 502);
+    assert!(promised.text().contains("more than 524288000 bytes"), "{}", promised.text());
+    let mut streamed = client().get(format!("{}/corp.example/!tea/@v/v1.1.0.zip", stage.url)).send().await.unwrap().bytes_stream();
+    let mut last = None;
+    while let Some(piece) = streamed.next().await {
+        last = Some(piece.is_ok());
+    }
+    assert_eq!(last, Some(false), "the body breaks off");
+    assert!(!stage.has("v1.0.0.zip") && !stage.has("v1.1.0.zip"));
+    // Not read to its end to find that it is no zip either.
+    assert!(stage.metric("gomodcache_upstream_bytes_total", &[]).await < (510 * MIB) as f64);
+    let temporary = stage.path(".gomodcache/tmp");
+    eventually("no temporary file is left", async || std::fs::read_dir(&temporary).unwrap().next().is_none()).await;
+    assert_eq!(stage.metric("gomodcache_upstream_requests_total", &["class=\"verification\""]).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_zip_of_300_mib_is_served_with_flat_memory_to_slow_readers_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let versions = folder.path().join("corp.example/!tea/@v");
+    std::fs::create_dir_all(&versions).unwrap();
+    huge_zip(&versions.join("v1.0.0.zip"));
+    let mut config = config(&[]);
+    config.upstreams.push(crate::stage::entry(&format!("file://{}", folder.path().display()), gomodcache::config::Fallback::OnNotFound));
+    let stage = Stage::start(&config).await;
+    let expected = std::fs::metadata(versions.join("v1.0.0.zip")).unwrap().len();
+    let url = format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url);
+    let read = async |pause: Duration| {
+        let mut response = client().get(&url).send().await.unwrap();
+        let mut bytes = 0;
+        while let Some(piece) = response.chunk().await.unwrap() {
+            // A slow reader stops once, early, for as long as the others take.
+            if bytes == 0 {
+                tokio::time::sleep(pause).await;
+            }
+            bytes += piece.len() as u64;
+        }
+        bytes
+    };
+    let slow = (0..6).map(|_| read(Duration::from_secs(2)));
+    let (one, all) = tokio::join!(read(Duration::ZERO), futures::future::join_all(slow));
+    assert!(one == expected && all.iter().all(|bytes| *bytes == expected));
+    let peak = stage.peak_memory();
+    assert!(peak < 100 * MIB, "{peak} bytes for a zip of {expected}");
+}
+
+/// Stored zeros: long and quickly made.
+fn huge_zip(path: &std::path::Path) {
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    writer.start_file("corp.example/Tea@v1.0.0/zeros", options).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..300 {
+        writer.write_all(&zeros).unwrap();
+    }
+    writer.finish().unwrap().seek(SeekFrom::Start(0)).unwrap();
+}
+
+#[tokio::test]
+async fn sigterm_lets_running_answers_end_and_takes_no_new_ones() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
+    let mut stage = Stage::start(&config(&[&upstream])).await;
+    let mut response = client().get(format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url)).send().await.unwrap();
+    let mut body = response.chunk().await.unwrap().unwrap().to_vec();
+    stage.signal("-TERM");
+    eventually("no new connections", async || client().get(&stage.url).send().await.is_err()).await;
+    assert!(!stage.is_ready().await);
+    gate.open();
+    while let Some(piece) = response.chunk().await.unwrap() {
+        body.extend_from_slice(&piece);
+    }
+    assert!(body == long_zip());
+    assert!(stage.ended().await.success());
+}
