@@ -5,6 +5,7 @@ mod access;
 mod account;
 mod ca_bundles;
 mod dns;
+mod drift;
 mod refused;
 mod restart;
 mod stage;
@@ -326,7 +327,7 @@ async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
     let Some(stage) = stage("egress").await else { return };
     let host = "moving.corp.example";
     dns::set(host, "203.0.113.7");
-    stage.cache("ivy", &with_upstream(host)).await;
+    stage.cache("ivy", &with_upstream(&format!("{host}:8443"))).await;
     let holds = async |address: &str| {
         let policy = stage.get("NetworkPolicy", "ivy-proxy").await.map(|p| p.data["spec"]["egress"].to_string()).unwrap_or_default();
         let config = stage.get("ConfigMap", "ivy-config").await.map(|c| c.data["data"].to_string()).unwrap_or_default();
@@ -337,7 +338,10 @@ async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
     stage.eventually("the new address is allowed and pinned", async || holds("203.0.113.8").await).await;
     assert!(holds("203.0.113.7").await, "the old address was dropped at once");
     let policy = stage.get("NetworkPolicy", "ivy-proxy").await.unwrap();
-    assert!(!policy.data["spec"]["egress"].to_string().contains("53"), "the policy allows DNS");
+    let peer = |address: &str| json!({"ipBlock": {"cidr": format!("{address}/32")}});
+    // These and no other: not another port, and no DNS.
+    let rules = json!([{"ports": [{"port": 8443, "protocol": "TCP"}], "to": [peer("203.0.113.7"), peer("203.0.113.8")]}]);
+    assert_eq!(policy.data["spec"]["egress"], rules);
 }
 
 #[tokio::test]
