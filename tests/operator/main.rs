@@ -253,9 +253,11 @@ async fn a_missing_storage_class_is_named_and_its_appearance_is_noticed() {
             status == "False" && reason == "StorageClassMissing" && message.contains(&class)
         })
         .await;
-    // At rest, so that nothing but the operator's own look finds the class.
+    // At rest, and with a class for whose sake no controller touches the claim: nothing but the operator's own look finds it.
     stage.settle("box").await;
-    stage.apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "tests.example/none"})).await;
+    let made = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+        "provisioner": "tests.example/none", "volumeBindingMode": "WaitForFirstConsumer"});
+    stage.apply(&made).await;
     stage.eventually("the class is noticed", async || stage.condition("box", "StorageReady").await.1 == "Provisioning").await;
     stage.delete("StorageClass", &class).await;
 }

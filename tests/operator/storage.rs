@@ -58,8 +58,6 @@ async fn no_default_class_is_reported_with_the_remedy_and_one_that_appears_is_no
         })
         .await;
     assert_eq!(stage.condition("rye", "Ready").await.1, "NoDefaultStorageClass");
-    // At rest, so that nothing but the operator's own look finds the class.
-    stage.settle("rye").await;
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "tests.example/none",
         "metadata": {"name": stage.namespace, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
     stage.apply(&class).await;
