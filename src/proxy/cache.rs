@@ -64,7 +64,15 @@ pub(super) struct Cache {
     live: Arc<Live>,
     memory: Arc<Memory>,
     downloads: Arc<Downloads>,
-    negative: Mutex<HashMap<Request, (Instant, FetchError)>>,
+    negative: Mutex<HashMap<Request, Absence>>,
+}
+
+/// That something is not there.
+struct Absence {
+    since: Instant,
+    /// Which sources said so.
+    generation: u64,
+    error: FetchError,
 }
 
 impl Cache {
@@ -355,16 +363,18 @@ impl Cache {
 
     fn known_absent(&self, request: &Request) -> Option<FetchError> {
         let negative = lock(&self.negative);
-        negative.get(request).filter(|(since, _)| since.elapsed() < NEGATIVE).map(|(_, error)| error.clone())
+        let absence = negative.get(request).filter(|absence| absence.generation == self.live.generation())?;
+        (absence.since.elapsed() < NEGATIVE).then(|| absence.error.clone())
     }
 
     fn remember_absent(&self, request: &Request, error: &FetchError) {
         let mut negative = lock(&self.negative);
         if negative.len() >= MAX_NEGATIVE {
-            negative.retain(|_, (since, _)| since.elapsed() < NEGATIVE);
+            negative.retain(|_, absence| absence.since.elapsed() < NEGATIVE);
         }
         if negative.len() < MAX_NEGATIVE {
-            negative.insert(request.clone(), (Instant::now(), error.clone()));
+            let absence = Absence { since: Instant::now(), generation: self.live.generation(), error: error.clone() };
+            negative.insert(request.clone(), absence);
         }
     }
 }

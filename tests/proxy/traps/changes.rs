@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 
@@ -55,6 +56,17 @@ async fn a_credential_that_is_swapped_during_a_download_breaks_neither_it_nor_th
     };
     let (got, ()) = tokio::join!(running, rotation);
     assert!(got.is(&zip("v1.0.0", LONG)), "{got:?}");
+}
+
+#[tokio::test]
+async fn what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place() {
+    let (empty, full) = (Upstream::start(|_: &Asked| Answer::not_found()).await, Upstream::start(honest).await);
+    let stage = Stage::start(&config(&[&empty])).await;
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 404);
+    let reloaded = std::time::Instant::now();
+    stage.configure(&config(&[&full]));
+    eventually("the other upstream", async || stage.tea("v1.0.0.info").await.status == 200).await;
+    assert!(reloaded.elapsed() < Duration::from_secs(8), "not when the absence was forgotten anyway");
 }
 
 #[tokio::test]

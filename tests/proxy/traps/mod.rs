@@ -44,6 +44,7 @@
 //! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
 //! | an invalid new credential or configuration | `changes::a_malformed_new_credential_…` |
+//! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
 //! | one volume, two replicas | `tests/api.rs`: `wrong_manifests_are_refused_…` |
 //! | what a zip may be, `h1:` | `tests/gomod_differential`, and the tests beside `src/gomod/zip_*.rs` |
