@@ -1,0 +1,32 @@
+# Shared by the benchmarks: programs, ports, processes of our own, medians.
+top=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd); cd "$top"
+work=$(mktemp -d) pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null; chmod -R u+w "$work"; rm -rf "$work"' EXIT
+
+need() { # PROGRAM PACKAGE...: installs Debian packages for a program that is missing
+  local program=$1; shift
+  command -v "$program" >/dev/null && return
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+release() { # builds, and prints, the binary
+  cargo build --locked -q --release
+  echo "$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/gomodcache"
+}
+mirror() { # FOLDER PAUSE: an upstream with latency; sets mirror_address, mirror_key and mirror_pid
+  [ -x "$work/mirror" ] || go -C tests/oracle build -o "$work/mirror" ./mirror
+  local said; said=$(mktemp -p "$work")
+  "$work/mirror" "$1" "$2" sum.example >"$said" & mirror_pid=$!; pids+=("$mirror_pid")
+  until [ "$(wc -l <"$said")" -ge 2 ]; do sleep 0.05; done
+  mirror_address=$(sed -n 1p "$said") mirror_key=$(sed -n 2p "$said")
+}
+await() { # URL: until it answers
+  local _; for _ in $(seq 400); do curl -fs -o /dev/null "$1" && return; sleep 0.025; done
+  echo "benches: $1 did not answer" >&2; return 1
+}
+stop() { kill "$1" 2>/dev/null || true; wait "$1" 2>/dev/null || true; }
+median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
+lowest() { sort -n | head -1; }
+highest() { sort -n | tail -1; }
+# A policy as a company may have it: it costs what it costs.
+policy() { printf 'policy: {deny: ['; for i in $(seq 100); do printf "'denied%s.example/*', " "$i"; done; printf ']}\n'; }
+machine() { printf '%s, %s cores, %s; %s; %s; %s\n' "$(uname -srm)" "$(nproc)" "$(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo)" "$(go version | cut -d' ' -f3)" "$(rustc --version | cut -d' ' -f1,2)" "$(date -u +%F)"; }
