@@ -4,6 +4,7 @@
 //! [`CONFIG_FILE`]) and [`CREDENTIALS_DIR`] (Secret `<cache>-credentials`). So a change of either reaches a running proxy
 //! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
 
+mod ca_bundle;
 mod timeouts;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::gomod::Patterns;
 use crate::sumdb;
 
+pub use ca_bundle::check_ca_bundle;
 pub use timeouts::Timeouts;
 
 /// The version of the configuration format that this build writes and reads.
@@ -55,6 +57,12 @@ pub struct ProxyConfig {
     /// Bytes that the cache may hold. Absent: no limit but the disk's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_limit: Option<u64>,
+    /// What clients may not have.
+    #[serde(default, skip_serializing_if = "Policy::is_empty")]
+    pub policy: Policy,
+    /// How far to fetch ahead of a client.
+    #[serde(default)]
+    pub look_ahead: LookAhead,
     /// How hosts become addresses.
     #[serde(default)]
     pub resolution: Resolution,
@@ -134,6 +142,39 @@ pub enum WhenUnavailable {
     Serve,
     /// It is refused with 502.
     Refuse,
+}
+
+/// What clients may not have. A rule is a glob of module paths as in GOPRIVATE, or one and a version: `a.example/m@v1.2.3`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Policy {
+    /// Nobody gets these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// Nobody gets anything else. Empty: everything is allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Such as `72h`: younger versions are neither listed nor served. Counted from the time of the version's commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_release_age: Option<String>,
+}
+
+impl Policy {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is fetched before a client asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LookAhead {
+    /// What a go command certainly asks for next, and go.mod files that it may ask for.
+    #[default]
+    All,
+    /// Only what is certain.
+    Certain,
+    /// Nothing.
+    Disabled,
 }
 
 /// Where the proxy takes addresses from.
@@ -423,6 +464,12 @@ mod tests {
             }),
             private_modules: vec!["corp.example/*".into()],
             cache_limit: Some(1 << 30),
+            policy: Policy {
+                deny: vec!["evil.example/*".into(), "a.example/m@v1.2.3".into()],
+                allow: Vec::new(),
+                minimum_release_age: Some("72h".into()),
+            },
+            look_ahead: LookAhead::Certain,
             resolution: Resolution::Pinned {
                 hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
             },

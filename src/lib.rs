@@ -13,3 +13,4 @@ pub mod source;
 pub mod store;
 pub mod sumdb;
 pub mod telemetry;
+pub mod verify;

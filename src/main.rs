@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gomodcache::{api, operator, proxy, telemetry};
+use gomodcache::{api, operator, proxy, telemetry, verify};
 
 /// In-cluster Go module caches: a Kubernetes operator and the caching GOPROXY that it runs.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Proxy(ProxyArgs),
     /// Watch GoModuleCache objects and keep a proxy for each.
     Operator(OperatorArgs),
+    /// Read every object of a cache and say which are broken.
+    Verify(VerifyArgs),
     /// Print the CustomResourceDefinition.
     Crd,
 }
@@ -42,6 +44,19 @@ struct ProxyArgs {
     /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
     #[arg(long)]
     config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct VerifyArgs {
+    /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
+    #[arg(long)]
+    cache_dir: Option<PathBuf>,
+    /// Move what is broken to .gomodcache/quarantine, so that it is fetched anew.
+    #[arg(long)]
+    quarantine: bool,
+    /// Whom the output is for.
+    #[arg(long, value_enum, default_value = "text")]
+    output: verify::Output,
 }
 
 #[derive(clap::Args)]
@@ -92,6 +107,12 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             #[allow(clippy::print_stdout, reason = "this command's output")]
             {
                 print!("{}", api::crd_yaml()?);
+            }
+        }
+        Command::Verify(args) => {
+            let cache_dir = args.cache_dir.map_or_else(default_cache_dir, Ok)?;
+            if !verify::verify(&cache_dir, args.quarantine, args.output, &mut std::io::stdout())? {
+                return Err("the cache holds broken objects".into());
             }
         }
         Command::Proxy(args) => {

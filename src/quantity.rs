@@ -1,5 +1,7 @@
 //! Kubernetes quantities, as far as they must be compared or counted.
 
+use std::time::Duration;
+
 /// Whole bytes of a quantity such as `50Gi`.
 ///
 /// # Errors
@@ -7,6 +9,17 @@
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let bytes = millis(text).map(|millis| millis / 1_000).and_then(|bytes| u64::try_from(bytes).ok());
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "must be a positive number of bytes such as 500Mi or 50Gi".to_owned())
+}
+
+/// A duration such as `90m`, `72h` or `14d`.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let seconds = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)]
+        .into_iter()
+        .find_map(|(unit, seconds)| text.strip_suffix(unit)?.parse::<u32>().ok().map(|n| u64::from(n) * seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not a duration such as 90m, 72h or 14d"))
 }
 
 /// Thousandths, or `None` for what is no quantity.

@@ -46,6 +46,7 @@ async fn apply(client: &Client, name: &str, spec: &Value) -> Result<DynamicObjec
     caches(client).patch(name, &parameters, &Patch::Apply(&manifest)).await.map_err(|error| error.to_string())
 }
 
+/// Before a test as well, in case an earlier run left something behind.
 async fn remove(client: &Client, name: &str) {
     let _may_not_exist = caches(client).delete(name, &kube::api::DeleteParams::default()).await;
 }
@@ -53,27 +54,36 @@ async fn remove(client: &Client, name: &str) {
 #[tokio::test]
 async fn an_empty_spec_is_a_useful_cache_and_its_defaults_show() {
     let Some(client) = client().await else { return };
-    let cache = apply(&client, "empty", &json!({})).await.unwrap();
-    let storage = &cache.data["spec"]["storage"];
-    assert_eq!(storage["size"], "10Gi");
-    assert_eq!(storage["accessMode"], "ReadWriteOnce");
-    assert_eq!(storage["deletionPolicy"], "Retain");
-    remove(&client, "empty").await;
+    let complete = json!({
+        "checksumDatabase": {"mode": "Verify", "whenUnavailable": "Serve"},
+        "replicas": 1,
+        "storage": {"accessMode": "ReadWriteOnce", "deletionPolicy": "Retain", "evictAbovePercent": 90, "size": "10Gi"},
+    });
+    // A part that is there but empty gets the same defaults as one that is absent; the schema has them twice.
+    for spec in [json!({}), json!({"storage": {}, "checksumDatabase": {}})] {
+        let cache = apply(&client, "empty", &spec).await.unwrap();
+        remove(&client, "empty").await;
+        assert_eq!(cache.data["spec"], complete, "from {spec}");
+    }
 }
 
-#[tokio::test]
-async fn wrong_manifests_are_refused_with_a_sentence_that_echoes_no_password() {
-    let Some(client) = client().await else { return };
+/// What is wrong, the object's name, its spec, and what the refusal must say.
+type Row = (&'static str, &'static str, Value, &'static str);
+
+fn wrong_upstreams() -> Vec<Row> {
     let upstream = |value: Value| json!({"upstreams": [value]});
-    let table: Vec<(&str, &str, Value, &str)> = vec![
-        ("unknown-field", "ok", json!({"upstream": []}), "upstream"),
-        ("unknown-nested", "ok", json!({"storage": {"sise": "1Gi"}}), "sise"),
-        ("not-a-url", "ok", upstream(json!({"url": "modules.corp.example"})), "url must be an absolute http or https URL"),
-        ("ftp", "ok", upstream(json!({"url": "ftp://modules.corp.example"})), "url must be an absolute http or https URL"),
-        ("userinfo", "ok", upstream(json!({"url": "https://ci:hunter2@modules.corp.example"})), "must not carry a user name or password"),
-        ("user-only", "ok", upstream(json!({"url": "https://hunter2@modules.corp.example"})), "must not carry a user name or password"),
-        ("query", "ok", upstream(json!({"url": "https://modules.corp.example?a=b"})), "query"),
-        ("fragment", "ok", upstream(json!({"url": "https://modules.corp.example#x"})), "fragment"),
+    let url = |url: &str| upstream(json!({"url": url}));
+    vec![
+        ("not-a-url", "ok", url("modules.corp.example"), "url must be an absolute http or https URL"),
+        ("no-scheme", "ok", url("ci:hunter2@modules.corp.example"), "url must be an absolute http or https URL"),
+        ("ftp", "ok", url("ftp://modules.corp.example"), "url must be an absolute http or https URL"),
+        ("no-host", "ok", url("https:///go"), "url must be an absolute http or https URL with a host"),
+        ("userinfo", "ok", url("https://ci:hunter2@modules.corp.example"), "must not carry a user name or password"),
+        ("user-only", "ok", url("https://hunter2@modules.corp.example"), "must not carry a user name or password"),
+        ("query", "ok", url("https://modules.corp.example?a=b"), "url must not have a query or a fragment"),
+        ("fragment", "ok", url("https://modules.corp.example#x"), "url must not have a query or a fragment"),
+        ("no-url", "ok", upstream(json!({"internal": true})), "spec.upstreams[0].url: Required value"),
+        ("plain-http", "ok", url("http://modules.corp.example"), "plain http is for upstreams that are declared internal only"),
         (
             "credentials-over-http",
             "ok",
@@ -81,30 +91,89 @@ async fn wrong_manifests_are_refused_with_a_sentence_that_echoes_no_password() {
             "credentials are sent over https only",
         ),
         ("fallback", "ok", upstream(json!({"url": "https://modules.corp.example", "fallback": "Always"})), "OnNotFound"),
+        (
+            "redirect-url",
+            "ok",
+            upstream(json!({"url": "https://modules.corp.example", "redirectHosts": ["https://ci:hunter2@storage.corp.example"]})),
+            "redirectHosts are host names in lower case, without scheme, port or path",
+        ),
+        (
+            "secret-name",
+            "ok",
+            upstream(json!({"url": "https://modules.corp.example", "credentialsRef": {"name": "a/b"}})),
+            "spec.upstreams[0].credentialsRef.name",
+        ),
+        (
+            "bundle-key",
+            "ok",
+            upstream(json!({"url": "https://modules.corp.example", "caBundleRef": {"name": "corp-ca"}})),
+            "spec.upstreams[0].caBundleRef.key: Required value",
+        ),
+    ]
+}
+
+fn wrong_elsewhere() -> Vec<Row> {
+    vec![
+        ("unknown-field", "ok", json!({"upstream": []}), "upstream"),
+        ("unknown-nested", "ok", json!({"storage": {"sise": "1Gi"}}), "sise"),
         ("size-word", "ok", json!({"storage": {"size": "pear"}}), "size must be a positive quantity"),
         ("size-zero", "ok", json!({"storage": {"size": "0"}}), "size must be a positive quantity"),
         ("size-gb", "ok", json!({"storage": {"size": "50GB"}}), "size must be a positive quantity"),
         ("size-negative", "ok", json!({"storage": {"size": "-1Gi"}}), "size must be a positive quantity"),
+        ("evict-early", "ok", json!({"storage": {"evictAbovePercent": 5}}), "greater than or equal to 10"),
         ("two-replicas", "ok", json!({"replicas": 2}), "more than one replica needs storage.accessMode ReadWriteMany"),
+        ("no-replica", "ok", json!({"replicas": 0}), "greater than or equal to 1"),
         ("access-mode", "ok", json!({"storage": {"accessMode": "ReadOnlyMany"}}), "ReadWriteOnce"),
+        ("everybody", "ok", json!({"network": {"ingress": {"from": [{}]}}}), "set namespaceSelector, podSelector or both"),
+        (
+            "two-patterns",
+            "ok",
+            json!({"privateModules": [{"pattern": "a.example,b.example"}]}),
+            "pattern must be one glob in GOPRIVATE's syntax",
+        ),
+        ("slashed-pattern", "ok", json!({"privateModules": [{"pattern": "git.corp.example/"}]}), "without commas, spaces, scheme or slash"),
         ("dotted", "a.b", json!({}), "metadata.name names a Service"),
         ("digit-first", "1cache", json!({}), "metadata.name names a Service"),
         ("too-long", "a23456789-123456789-123456789-123456789-123456789-123", json!({}), "at most 52 characters"),
-    ];
-    for (what, name, spec, sentence) in table {
-        let error = match apply(&client, name, &spec).await {
-            Ok(_) => panic!("{what}: accepted"),
-            Err(error) => error,
-        };
-        assert!(error.contains(sentence), "{what}: {error}");
-        assert!(!error.contains("hunter2"), "{what}: the message echoes the password: {error}");
+    ]
+}
+
+#[tokio::test]
+async fn wrong_manifests_are_refused_with_a_sentence_that_echoes_no_password() {
+    let Some(client) = client().await else { return };
+    let mut wrong = Vec::new();
+    for (what, name, spec, sentence) in wrong_upstreams().into_iter().chain(wrong_elsewhere()) {
+        match apply(&client, name, &spec).await {
+            Ok(_) => wrong.push(format!("{what}: accepted")),
+            Err(error) if error.contains("hunter2") => wrong.push(format!("{what}: the message echoes the password: {error}")),
+            Err(error) if !error.contains(sentence) => wrong.push(format!("{what}: {error}")),
+            Err(_) => {}
+        }
+        remove(&client, name).await;
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_as_kubectl_sends_them_and_by_plain_server_side_apply() {
+    let Some(client) = client().await else { return };
+    let manifest = |name: &str| json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": name}, "spec": {"storage": {"sise": "1Gi"}}});
+    // kubectl create and kubectl apply ask for strict validation; a server-side apply is strict of itself.
+    let request = http::Request::post("/apis/gomodcache.io/v1alpha1/namespaces/default/gomodulecaches?fieldValidation=Strict")
+        .header("Content-Type", "application/json")
+        .body(manifest("posted").to_string().into_bytes());
+    let error = client.request_text(request.unwrap()).await.expect_err("create stored an unknown field").to_string();
+    assert!(error.contains("unknown field \"spec.storage.sise\""), "{error}");
+    let applied = caches(&client).patch("applied", &PatchParams::apply("tests"), &Patch::Apply(&manifest("applied"))).await;
+    let error = applied.map_err(|error| error.to_string()).expect_err("apply stored an unknown field");
+    assert!(error.contains(".spec.storage.sise: field not declared in schema"), "{error}");
 }
 
 #[tokio::test]
 async fn storage_grows_and_goes_back_but_never_below_its_capacity() {
     let Some(client) = client().await else { return };
     let size = |size: &str| json!({"storage": {"size": size}});
+    remove(&client, "shrink").await;
     apply(&client, "shrink", &size("20Gi")).await.unwrap();
     apply(&client, "shrink", &size("10Gi")).await.expect("nothing is bound yet, so any size goes");
     let mut cache = caches(&client).get("shrink").await.unwrap();
@@ -120,12 +189,33 @@ async fn storage_grows_and_goes_back_but_never_below_its_capacity() {
 #[tokio::test]
 async fn class_and_access_mode_cannot_change() {
     let Some(client) = client().await else { return };
-    apply(&client, "class", &json!({})).await.unwrap();
-    let error = apply(&client, "class", &json!({"storage": {"storageClassName": "fast"}})).await.unwrap_err();
-    assert!(error.contains("storageClassName cannot be changed"), "{error}");
-    let error = apply(&client, "class", &json!({"storage": {"accessMode": "ReadWriteMany"}})).await.unwrap_err();
+    let class = |class: &str| json!({"storage": {"storageClassName": class}});
+    for (name, first, then) in [
+        ("class-set", json!({}), class("fast")),
+        ("class-changed", class("fast"), class("slow")),
+        ("class-removed", class("fast"), json!({})),
+    ] {
+        remove(&client, name).await;
+        apply(&client, name, &first).await.unwrap();
+        let error = apply(&client, name, &then).await.expect_err(name);
+        assert!(error.contains("storageClassName cannot be changed, set or removed"), "{name}: {error}");
+        apply(&client, name, &first).await.expect("the same again is no change");
+        remove(&client, name).await;
+    }
+    remove(&client, "mode").await;
+    apply(&client, "mode", &json!({})).await.unwrap();
+    let error = apply(&client, "mode", &json!({"storage": {"accessMode": "ReadWriteMany"}})).await.unwrap_err();
     assert!(error.contains("accessMode cannot be changed"), "{error}");
-    remove(&client, "class").await;
+    remove(&client, "mode").await;
+}
+
+/// Defaults may be added, but nothing is changed and nothing is pruned.
+fn assert_holds(path: &str, stored: &Value, written: &Value) {
+    match written {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| assert_holds(&format!("{path}.{key}"), &stored[key], value)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| assert_holds(&format!("{path}[{i}]"), &stored[i], value)),
+        scalar => assert_eq!(stored, scalar, "{path}"),
+    }
 }
 
 #[tokio::test]
@@ -133,14 +223,20 @@ async fn a_right_manifest_is_stored_as_written() {
     let Some(client) = client().await else { return };
     let spec = json!({
         "upstreams": [
-            {"url": "https://modules.corp.example/go", "fallback": "OnError", "credentialsRef": {"name": "corp"}, "redirectHosts": ["storage.corp.example"]},
+            {"url": "https://modules.corp.example/go", "fallback": "OnError", "credentialsRef": {"name": "corp"}, "redirectHosts": ["storage.corp.example"],
+             "caBundleRef": {"name": "corp-ca", "key": "ca.crt"}},
             {"url": "http://athens.corp.example", "internal": true},
         ],
-        "storage": {"size": "1.5Gi", "accessMode": "ReadWriteMany"},
+        "checksumDatabase": {"mode": "Relay", "whenUnavailable": "Refuse"},
+        "privateModules": [{"pattern": "git.corp.example/*"}],
+        "storage": {"size": "1.5Gi", "accessMode": "ReadWriteMany", "storageClassName": "fast", "deletionPolicy": "Delete", "evictAbovePercent": 80},
+        "network": {"ingress": {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}, {"podSelector": {}}]}},
         "replicas": 2,
+        "image": "registry.example/proxy:1",
+        "podTemplate": {"resources": {"limits": {"memory": "1Gi"}}, "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}]},
     });
     let cache = apply(&client, "right", &spec).await.unwrap();
-    assert_eq!(cache.data["spec"]["upstreams"][0]["redirectHosts"][0], "storage.corp.example");
     assert_eq!(cache.name_any(), "right");
+    assert_holds("spec", &cache.data["spec"], &spec);
     remove(&client, "right").await;
 }

@@ -89,7 +89,9 @@ pub struct Upstream {
     pub credentials_ref: Option<SecretRef>,
     /// Hosts to which it may redirect, besides itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    // A rule on the list and not a pattern on its items: a pattern's message would echo a URL with its password.
+    #[x_kube(validation = Rule::new("self.all(host, host.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))").message("redirectHosts are host names in lower case, without scheme, port or path"))]
     pub redirect_hosts: Vec<String>,
     /// Private addresses and plain http are allowed.
     #[serde(default)]
@@ -129,11 +131,12 @@ pub struct ConfigMapKeyRef {
 }
 
 /// Private modules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateModules {
     /// A glob in GOPRIVATE's syntax that matches a module path or its first elements, such as git.corp.example/*.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9._~/*?^-]+$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._~/*?^-]+$') && !self.startsWith('/') && !self.endsWith('/') && !self.contains('//')").message("pattern must be one glob in GOPRIVATE's syntax, such as git.corp.example/*, without commas, spaces, scheme or slash at either end"))]
     pub pattern: String,
 }
 

@@ -75,6 +75,12 @@ impl Request {
         }
     }
 
+    /// The path of a request as the go command spells it.
+    #[must_use]
+    pub fn as_go_asks(&self) -> String {
+        format!("/{}", self.escaped().replace('!', "%21"))
+    }
+
     /// The bounded name of the kind, for metrics.
     #[must_use]
     pub fn endpoint(&self) -> &'static str {

@@ -31,6 +31,8 @@ pub(crate) struct Applied {
     pub claim: Option<PersistentVolumeClaim>,
     /// Objects of our names that are not ours, as `Kind name`.
     pub conflicts: Vec<String>,
+    /// Objects that the API server refused, as `Kind name: its sentence`.
+    pub refused: Vec<String>,
 }
 
 /// Whether this cache is the controller of an object.
@@ -52,7 +54,7 @@ fn may_adopt(meta: &ObjectMeta, cache: &str, uid: &str) -> bool {
 /// The API server's; what was written stays and the next attempt goes on from there.
 pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: &str, prepared: Prepared) -> Result<Applied, kube::Error> {
     let Prepared { account, policy, config, credentials, claim, service, admin, env, deployment } = prepared;
-    let mut step = Step { client, metrics, uid, conflicts: Vec::new() };
+    let mut step = Step { client, metrics, uid, conflicts: Vec::new(), refused: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
     step.one(&account, owned).await?;
     step.one(&policy, owned).await?;
@@ -63,8 +65,8 @@ pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: 
     step.one(&admin, owned).await?;
     step.one(&env, owned).await?;
     // Pods without their own policy or with someone else's configuration are worse than none.
-    let deployment = if step.conflicts.is_empty() { step.one(&deployment, owned).await? } else { None };
-    Ok(Applied { deployment, claim, conflicts: step.conflicts })
+    let deployment = if step.conflicts.is_empty() && !step.lacking { step.one(&deployment, owned).await? } else { None };
+    Ok(Applied { deployment, claim, conflicts: step.conflicts, refused: step.refused })
 }
 
 struct Step<'a> {
@@ -72,6 +74,9 @@ struct Step<'a> {
     metrics: &'a Metrics,
     uid: &'a str,
     conflicts: Vec<String>,
+    refused: Vec<String>,
+    /// Something was refused that does not exist either; a refused change leaves what was there before.
+    lacking: bool,
 }
 
 impl Step<'_> {
@@ -86,18 +91,18 @@ impl Step<'_> {
         merge_annotation(&mut body, &digest);
         let stored = api.get_opt(name).await?;
         let mut params = PatchParams::apply(FIELD_MANAGER);
-        if let Some(stored) = stored {
+        if let Some(stored) = &stored {
             if !ours(stored.meta()) {
                 self.conflicts.push(format!("{} {name}", K::kind(&())));
                 return Ok(None);
             }
             // What is going away is waited for; the watch says when it is gone.
             if stored.meta().deletion_timestamp.is_some() {
-                return Ok(Some(stored));
+                return Ok(Some(stored.clone()));
             }
-            let value = serde_json::to_value(&stored).map_err(kube::Error::SerdeError)?;
+            let value = serde_json::to_value(stored).map_err(kube::Error::SerdeError)?;
             if holds(&value, &body) {
-                return Ok(Some(stored));
+                return Ok(Some(stored.clone()));
             }
             if let (Some(meta), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), &stored.meta().uid) {
                 meta.insert("uid".to_owned(), json!(uid));
@@ -105,11 +110,26 @@ impl Step<'_> {
             params = params.force();
         }
         // Without force a foreign object that appears in between is a conflict and not ours by accident.
-        let result = api.patch(name, &params, &Patch::Apply(&body)).await?;
+        let result = match api.patch(name, &params, &Patch::Apply(&body)).await {
+            Err(kube::Error::Api(status)) if is_refusal(status.code) => {
+                // The other children do not wait for what only a person can mend, and the status says it.
+                tracing::warn!(kind = %K::kind(&()), %namespace, %name, code = status.code, reason = status.message, "refused");
+                self.refused.push(format!("{} {name}: {}", K::kind(&()), status.message));
+                self.lacking |= stored.is_none();
+                return Ok(stored);
+            }
+            result => result?,
+        };
         self.metrics.write("apply", &K::kind(&()));
         tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "applied");
         Ok(Some(result))
     }
+}
+
+/// Answers about the object that was sent (a quota, a field that can't change, too many bytes), which trying again alone
+/// does not cure; unlike a conflict, a rate limit or an outage.
+fn is_refusal(code: u16) -> bool {
+    matches!(code, 400 | 403 | 413 | 422)
 }
 
 fn digest(body: &Value) -> String {

@@ -1,6 +1,5 @@
 //! What is true of a cache, and what to do where it is not. Pure.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::apply::Applied;
@@ -13,8 +12,11 @@ pub(crate) type Verdict = (bool, &'static str, String);
 
 /// Whether the claim can be used.
 #[must_use]
-pub(crate) fn storage(claim: Option<&PersistentVolumeClaim>, class: &ClassState, name: &str) -> Verdict {
-    let Some(claim) = claim else {
+pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verdict {
+    let Some(claim) = &applied.claim else {
+        if let Some(refused) = refused(applied).filter(|_| claim_was_refused(applied)) {
+            return refused;
+        }
         return (false, "ClaimMismatch", format!("PersistentVolumeClaim {name} belongs to someone else: rename it or this cache"));
     };
     if claim.metadata.deletion_timestamp.is_some() {
@@ -47,9 +49,8 @@ pub(crate) fn storage(claim: Option<&PersistentVolumeClaim>, class: &ClassState,
 
 /// Whether every Secret and CA bundle is in use.
 #[must_use]
-pub(crate) fn credentials(credentials: &Credentials, missing_bundles: &[String]) -> Verdict {
-    let bundles = missing_bundles.iter().map(|message| ("CABundleMissing", message.clone()));
-    let problems: Vec<(&'static str, String)> = credentials.problems.iter().cloned().chain(bundles).collect();
+pub(crate) fn credentials(credentials: &Credentials, bundle_problems: &[(&'static str, String)]) -> Verdict {
+    let problems: Vec<(&'static str, String)> = credentials.problems.iter().chain(bundle_problems).cloned().collect();
     match problems.first() {
         Some((reason, _)) => (false, reason, join(problems.iter().map(|(_, message)| message.as_str()))),
         None if credentials.states.is_empty() => (true, "NotNeeded", "no upstream names a Secret".to_owned()),
@@ -84,6 +85,9 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
             format!("not ours and left alone: {}; rename or delete what is in the way, or rename this cache", applied.conflicts.join(", "));
         return (false, "NameConflict", message);
     }
+    if let (None, Some(refused)) = (&applied.deployment, refused(applied)) {
+        return refused;
+    }
     let status = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     match status.and_then(|s| s.available_replicas).unwrap_or(0) {
         0 => (false, "NoPodAvailable", "no pod is available yet: see the pods of the Deployment".to_owned()),
@@ -91,12 +95,30 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
     }
 }
 
+/// What the API server refused. The cache goes on with what was stored before, so this is no statement about availability.
+#[must_use]
+pub(crate) fn refused(applied: &Applied) -> Option<Verdict> {
+    let unbound = applied.claim.as_ref().is_some_and(|claim| claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
+    let hint = if unbound && claim_was_refused(applied) {
+        "; a claim without a volume can't be changed: delete it, and it is made anew"
+    } else {
+        ""
+    };
+    (!applied.refused.is_empty())
+        .then(|| (false, "ChildRefused", format!("refused by the API server: {}{hint}", applied.refused.join("; "))))
+}
+
+fn claim_was_refused(applied: &Applied) -> bool {
+    applied.refused.iter().any(|message| message.starts_with("PersistentVolumeClaim "))
+}
+
 /// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.
 #[must_use]
-pub(crate) fn ready(available: &Verdict, others: [&Verdict; 3]) -> Verdict {
+pub(crate) fn ready(available: &Verdict, refused: Option<&Verdict>, others: [&Verdict; 3]) -> Verdict {
     let conflict = (available.1 == "NameConflict").then_some(available);
     conflict
         .into_iter()
+        .chain(refused)
         .chain(others)
         .chain([available])
         .find(|verdict| !verdict.0)

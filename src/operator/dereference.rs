@@ -8,6 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::build::names::Names;
+use super::ca_bundles::Bundles;
 use crate::api::GoModuleCache;
 use crate::config::{CONFIG_FILE, PinnedHost, ProxyConfig, Resolution};
 
@@ -16,8 +17,8 @@ use crate::config::{CONFIG_FILE, PinnedHost, ProxyConfig, Resolution};
 pub(crate) struct Referenced {
     /// The user's Secrets that exist.
     pub secrets: BTreeMap<String, Secret>,
-    /// The user's CA ConfigMaps that exist.
-    pub ca_bundles: BTreeMap<String, ConfigMap>,
+    /// The user's CA bundles, and those of our own ConfigMap, if it is ours.
+    pub ca_bundles: Bundles,
     /// The content of our own Secret, if it is ours.
     pub previous: super::credentials::Data,
     /// The pins of our own ConfigMap, if it is ours.
@@ -57,10 +58,10 @@ pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespac
             out.secrets.insert(reference.name.clone(), secret);
         }
         if let Some(reference) = &upstream.ca_bundle_ref
-            && !out.ca_bundles.contains_key(&reference.name)
+            && !out.ca_bundles.config_maps.contains_key(&reference.name)
             && let Some(config_map) = config_maps.get_opt(&reference.name).await?
         {
-            out.ca_bundles.insert(reference.name.clone(), config_map);
+            out.ca_bundles.config_maps.insert(reference.name.clone(), config_map);
         }
     }
     // What someone else put under our names is no memory of ours.
@@ -70,22 +71,20 @@ pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespac
         .filter(|secret| super::apply::is_ours(&secret.metadata, uid))
         .and_then(|secret| secret.data)
         .unwrap_or_default();
-    out.pinned = config_maps
-        .get_opt(&names.config)
-        .await?
-        .filter(|config| super::apply::is_ours(&config.metadata, uid))
-        .and_then(|config| pins(&config))
-        .unwrap_or_default();
+    let told = config_maps.get_opt(&names.config).await?.filter(|config| super::apply::is_ours(&config.metadata, uid));
+    if let Some(told) = told.as_ref().and_then(parse) {
+        out.ca_bundles.last_good = told.upstreams.into_iter().filter_map(|u| Some((u.url, u.ca_bundle?))).collect();
+        if let Resolution::Pinned { hosts } = told.resolution {
+            out.pinned = hosts;
+        }
+    }
     out.claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get_opt(&names.proxy).await?;
     out.class = class_state(client, cache, out.claim.as_ref()).await?;
     Ok(out)
 }
 
-fn pins(config: &ConfigMap) -> Option<Vec<PinnedHost>> {
-    match ProxyConfig::parse(config.data.as_ref()?.get(CONFIG_FILE)?).ok()?.resolution {
-        Resolution::Pinned { hosts } => Some(hosts),
-        Resolution::System => None,
-    }
+fn parse(config: &ConfigMap) -> Option<ProxyConfig> {
+    ProxyConfig::parse(config.data.as_ref()?.get(CONFIG_FILE)?).ok()
 }
 
 async fn class_state(client: &Client, cache: &GoModuleCache, claim: Option<&PersistentVolumeClaim>) -> Result<ClassState, kube::Error> {
@@ -98,11 +97,15 @@ async fn class_state(client: &Client, cache: &GoModuleCache, claim: Option<&Pers
     match stored.or_else(|| cache.spec.storage.storage_class_name.clone()) {
         Some(name) => Ok(if api.get_opt(&name).await?.is_some() { ClassState::Fine } else { ClassState::Missing(name) }),
         None => {
-            let default =
-                api.list(&ListParams::default()).await?.into_iter().any(|class| {
-                    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
-                });
+            let default = api.list(&ListParams::default()).await?.iter().any(is_default);
             Ok(if default { ClassState::Fine } else { ClassState::NoDefault })
         }
     }
+}
+
+/// By either annotation, as the API server reads them.
+fn is_default(class: &StorageClass) -> bool {
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
+        .iter()
+        .any(|key| class.annotations().get(*key).is_some_and(|value| value == "true"))
 }

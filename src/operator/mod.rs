@@ -4,6 +4,7 @@
 
 mod apply;
 mod build;
+mod ca_bundles;
 mod conditions;
 mod controller;
 mod credentials;

@@ -6,14 +6,14 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
-use super::apply::{Applied, FIELD_MANAGER};
+use super::apply::{Applied, FIELD_MANAGER, is_ours};
 use super::conditions::{self, Verdict, condition};
 use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::metrics::Metrics;
 use super::validate::Validated;
-use crate::api::{DeletionPolicy, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
+use crate::api::{Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
 use crate::config::HTTP_PORT;
 
 /// What clients set as GOPROXY.
@@ -34,11 +34,11 @@ pub(crate) fn status(
     let previous = cache.cache.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
     let generation = cache.cache.meta().generation;
-    let storage = conditions::storage(applied.claim.as_ref(), class, &cache.names.proxy);
-    let secrets = conditions::credentials(credentials, &cache.missing_bundles);
+    let storage = conditions::storage(applied, class, &cache.names.proxy);
+    let secrets = conditions::credentials(credentials, &cache.bundle_problems);
     let egress = conditions::egress(resolved);
     let available = conditions::available(applied);
-    let ready = conditions::ready(&available, [&storage, &secrets, &egress]);
+    let ready = conditions::ready(&available, conditions::refused(applied).as_ref(), [&storage, &secrets, &egress]);
     let all: [(&str, Verdict); 5] =
         [("Ready", ready), ("Available", available), ("StorageReady", storage), ("CredentialsReady", secrets), ("EgressReady", egress)];
     let deployment = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
@@ -81,16 +81,15 @@ fn storage_status(cache: &Validated, applied: &Applied, previous: &GoModuleCache
     let requested = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
     let capacity = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.capacity.as_ref());
     let before = previous.storage.as_ref();
+    let uid = cache.cache.meta().uid.clone().unwrap_or_default();
     let size = |map: Option<&std::collections::BTreeMap<String, _>>| {
         map.and_then(|m| m.get("storage")).map(|q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| q.0.clone())
     };
     StorageStatus {
         requested: size(requested).or_else(|| before.and_then(|b| b.requested.clone())),
         capacity: size(capacity),
-        on_delete: match cache.cache.spec.storage.deletion_policy {
-            DeletionPolicy::Retain => "Retained".to_owned(),
-            DeletionPolicy::Delete => "Deleted".to_owned(),
-        },
+        // By the owner that the claim has, not by the policy: the API server may have refused to change it.
+        on_delete: if claim.is_some_and(|claim| is_ours(&claim.metadata, &uid)) { "Deleted" } else { "Retained" }.to_owned(),
     }
 }
 

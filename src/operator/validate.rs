@@ -1,12 +1,10 @@
 //! Step 2: from what was written and read to names and values that `build` can rely on. Pure.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, ResourceExt};
 use url::{Host, Url};
 
 use super::build::names::Names;
+use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
 use super::egress::{Need, Needs};
@@ -47,8 +45,8 @@ pub(crate) struct Validated {
     pub needs: Needs,
     /// Which Secret goes where.
     pub wanted: Wanted,
-    /// CA bundles that could not be read: messages.
-    pub missing_bundles: Vec<String>,
+    /// CA bundles that can't be used: reasons and messages.
+    pub bundle_problems: Vec<Problem>,
     /// The image of the proxy.
     pub image: String,
 }
@@ -59,7 +57,7 @@ pub(crate) struct Validated {
 /// A fault of the object itself.
 pub(crate) fn validate(
     cache: &GoModuleCache,
-    ca_bundles: &BTreeMap<String, ConfigMap>,
+    ca_bundles: &Bundles,
     defaults: &Defaults,
     default_image: &str,
 ) -> Result<Validated, InvalidCache> {
@@ -67,7 +65,7 @@ pub(crate) fn validate(
     cache.meta().uid.as_ref().ok_or(InvalidCache::Incomplete("UID"))?;
     let name = cache.meta().name.clone().ok_or(InvalidCache::Incomplete("name"))?;
     let mut wanted = Wanted::new();
-    let mut missing_bundles = Vec::new();
+    let mut bundle_problems = Vec::new();
     let mut upstreams = Vec::new();
     for (i, upstream) in cache.spec.upstreams.iter().enumerate() {
         let url = plain_url(&upstream.url).ok_or(InvalidCache::Url(i))?;
@@ -79,16 +77,8 @@ pub(crate) fn validate(
         if let Some(secret) = &credential {
             wanted.entry(secret.clone()).or_default().insert(host);
         }
-        let ca_bundle = upstream.ca_bundle_ref.as_ref().and_then(|reference| {
-            let pem = ca_bundles.get(&reference.name).and_then(|c| c.data.as_ref()).and_then(|data| data.get(&reference.key)).cloned();
-            if pem.is_none() {
-                missing_bundles.push(format!(
-                    "ConfigMap {} with the key {} does not exist: create it in namespace {namespace}",
-                    reference.name, reference.key
-                ));
-            }
-            pem
-        });
+        let ca_bundle =
+            upstream.ca_bundle_ref.as_ref().and_then(|reference| ca_bundles.choose(reference, &url, &namespace, &mut bundle_problems));
         upstreams.push(config::Upstream {
             url,
             fallback: match upstream.fallback {
@@ -119,7 +109,7 @@ pub(crate) fn validate(
         cache_limit,
         needs,
         wanted,
-        missing_bundles,
+        bundle_problems,
         image,
     })
 }

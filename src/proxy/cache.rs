@@ -11,13 +11,13 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::download::{Content, Download, Downloads, Reporter};
-use super::labels::{Endpoint, Outcome};
+use super::labels::Outcome;
 use super::live::Live;
 use super::memory::{Hot, Memory, SMALL};
 use super::verify::Verdict;
-use crate::config::WhenUnavailable;
+use crate::config::{LookAhead, WhenUnavailable};
 use crate::gomod::{ModulePath, Request, SumdbPath, hash_go_mod};
-use crate::source::{Check, FetchError, Fetched, Wanted};
+use crate::source::{Check, Class, FetchError, Fetched, Wanted};
 use crate::store::{Growing, Object, Store};
 use crate::sumdb;
 
@@ -46,6 +46,18 @@ pub(super) enum Answer {
     Error(FetchError),
 }
 
+/// What fetching ahead came to.
+pub(super) enum Ahead {
+    /// It was here already. Its bytes, if it is a go.mod file.
+    Present(Option<Bytes>),
+    /// It is here now.
+    Fetched(Option<Bytes>),
+    /// No upstream has it, or none may be asked for it.
+    Absent,
+    /// The upstream is in trouble.
+    Failed,
+}
+
 /// The store, the sources, and the downloads under way.
 pub(super) struct Cache {
     store: Store,
@@ -58,8 +70,8 @@ pub(super) struct Cache {
 /// That something is not there.
 struct Absence {
     since: Instant,
-    /// Which sources said so.
-    generation: u64,
+    /// Of the memory: other sources may have it.
+    epoch: u64,
     error: FetchError,
 }
 
@@ -79,20 +91,34 @@ impl Cache {
         Some(hot)
     }
 
-    /// Answers a request; `path` is how it was spelled.
-    pub(super) async fn answer(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
-        match request {
-            Request::Sumdb(rest) => self.answer_sumdb(request, rest, path).await,
-            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), path).await,
-            _ => self.answer_mutable(request, path).await,
+    /// Answers a request; `path` is how it was spelled, and how memory will know the answer.
+    pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
+        let epoch = self.memory.epoch();
+        let policy = self.live.policy();
+        if let Some(refusal) = policy.refusal(request) {
+            return (Answer::Error(refusal), Outcome::Denied);
+        }
+        let (answer, outcome) = self.answer_allowed(&policy, request).await;
+        if let Answer::Hot(hot) = &answer {
+            self.memory.insert(path, Arc::clone(hot), epoch);
+        }
+        (answer, outcome)
+    }
+
+    /// Answers a request from disk or from upstream, whatever the policy says.
+    pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
+        match &**request {
+            Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
+            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request)).await,
+            _ => self.answer_mutable(request).await,
         }
     }
 
-    async fn answer_immutable(self: &Arc<Self>, request: &Request, file: PathBuf, path: &str) -> (Answer, Outcome) {
+    async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf) -> (Answer, Outcome) {
         // What is being downloaded is not on disk yet; what is not, may be.
         if self.downloads.get(request).is_none() {
             match self.read(file.clone()).await {
-                Ok(Some(object)) => return (self.answer_from_disk(object, request, &file, path), Outcome::Hit),
+                Ok(Some(object)) => return (answer_from_disk(object, request, &file), Outcome::Hit),
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, file = %file.display(), "can't read a cached object; asking upstream"),
             }
@@ -102,11 +128,7 @@ impl Cache {
         }
         let (content, outcome) = self.download(request).await;
         match content {
-            Ok(Content::Small(bytes)) => {
-                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), &file));
-                self.memory.insert(path, Arc::clone(&hot));
-                (Answer::Hot(hot), outcome)
-            }
+            Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
             Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
                 let outcome = outcome_of(&error);
@@ -118,14 +140,14 @@ impl Cache {
         }
     }
 
-    async fn answer_mutable(self: &Arc<Self>, request: &Request, path: &str) -> (Answer, Outcome) {
+    async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
         if let Some(error) = self.known_absent(request) {
             return (Answer::Error(error), Outcome::Negative);
         }
         let kept = self.read_dated(self.store.path(request)).await;
         if let Some((bytes, age)) = &kept {
             if *age < FRESH {
-                return (self.keep_fresh(bytes.clone(), FRESH - *age, request, path), Outcome::Hit);
+                return (fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
             }
             if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
                 // The task goes on by itself; the next request finds its result.
@@ -135,7 +157,7 @@ impl Cache {
         }
         let (content, outcome) = self.download(request).await;
         match (content, kept) {
-            (Ok(Content::Small(bytes)), _) => (self.keep_fresh(bytes, FRESH, request, path), outcome),
+            (Ok(Content::Small(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
             (Err(error @ FetchError::NotFound { .. }), _) => {
                 self.remember_absent(request, &error);
@@ -152,8 +174,8 @@ impl Cache {
     }
 
     /// Without an upstream the list is what the disk has. A 404 then lets the go command try the next path prefix.
-    fn answer_offline(&self, request: &Request) -> (Answer, Outcome) {
-        let versions = match request {
+    fn answer_offline(&self, request: &Arc<Request>) -> (Answer, Outcome) {
+        let versions = match &**request {
             Request::List(module) => self.store.cached_versions(module),
             _ => Vec::new(),
         };
@@ -161,15 +183,15 @@ impl Cache {
             return (Answer::Error(not_found("not cached, and this cache is offline\n")), Outcome::NotFound);
         }
         let list = Bytes::from(versions.join("\n") + "\n");
-        (Answer::Hot(Arc::new(Hot::mutable(list, Endpoint::List, Instant::now()))), Outcome::Hit)
+        (Answer::Hot(Arc::new(Hot::mutable(list, request, Instant::now()))), Outcome::Hit)
     }
 
-    async fn answer_sumdb(self: &Arc<Self>, request: &Request, rest: &str, path: &str) -> (Answer, Outcome) {
+    async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str) -> (Answer, Outcome) {
         let chain = self.live.chain();
         let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
             return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
         };
-        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, Endpoint::Sumdb, Instant::now())));
+        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now())));
         match asked {
             SumdbPath::Supported => (uncached(Bytes::new()), Outcome::Hit),
             SumdbPath::Latest => match chain.fetch_sumdb(asked.escaped()).await {
@@ -182,7 +204,7 @@ impl Cache {
             SumdbPath::Lookup(asked) if self.is_private_lookup(&asked) => (Answer::Error(FetchError::Private), Outcome::Error),
             SumdbPath::Lookup(_) | SumdbPath::Tile(_) => {
                 let file = self.store.sumdb_path(name, asked.escaped());
-                self.answer_immutable(request, file, path).await
+                self.answer_immutable(request, file).await
             }
         }
     }
@@ -191,6 +213,61 @@ impl Cache {
     fn is_private_lookup(&self, path: &str) -> bool {
         let module = path.strip_prefix("lookup/").and_then(|rest| rest.rsplit_once('@')).map(|(module, _)| module);
         module.and_then(|module| ModulePath::from_escaped(module).ok()).is_some_and(|module| self.live.verify().is_private(&module))
+    }
+
+    /// Fetches an immutable object that nobody asked for yet. Nothing of a failure is remembered.
+    pub(super) async fn fetch_ahead(self: &Arc<Self>, request: &Arc<Request>) -> Ahead {
+        let (epoch, policy) = (self.memory.epoch(), self.live.policy());
+        let minimum_age = request.module().and_then(|module| policy.minimum_age(module));
+        if policy.refusal(request).is_some() {
+            return Ahead::Absent;
+        }
+        if let (Request::Zip(module, version), Some(minimum)) = (&**request, minimum_age)
+            && self.judge_age(&policy, module, version, minimum).await.is_err()
+        {
+            return Ahead::Absent;
+        }
+        let path = request.as_go_asks();
+        let wants_bytes = matches!(**request, Request::Mod(..));
+        if let Some(hot) = self.memory.get(&path, Instant::now()) {
+            return Ahead::Present(wants_bytes.then(|| hot.body.clone()));
+        }
+        let file = self.store.path(request);
+        if self.downloads.get(request).is_none() {
+            if wants_bytes {
+                if let Ok(Some(Object::Small(bytes))) = self.read(file.clone()).await {
+                    return Ahead::Present(Some(bytes));
+                }
+            } else if tokio::fs::try_exists(&file).await.unwrap_or_default() {
+                return Ahead::Present(None);
+            }
+            if self.known_absent(request).is_some() {
+                return Ahead::Absent;
+            }
+        }
+        let Ok((download, _)) = self.start(request) else { return Ahead::Absent };
+        match download.ended().await {
+            Ok(Content::Small(bytes)) => {
+                // An `.info` that may be too young is judged when it is asked for.
+                if wants_bytes || minimum_age.is_none() {
+                    self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()), epoch);
+                }
+                Ahead::Fetched(wants_bytes.then_some(bytes))
+            }
+            Ok(Content::Zip(_)) => Ahead::Fetched(None),
+            Err(FetchError::Fault(fault)) if !matches!(fault.class, Class::Verification | Class::ClientError) => Ahead::Failed,
+            Err(_) => Ahead::Absent,
+        }
+    }
+
+    /// How far to look ahead.
+    pub(super) fn look_ahead(&self) -> LookAhead {
+        self.live.look_ahead()
+    }
+
+    /// Whether there is nobody to ask.
+    pub(super) fn is_offline(&self) -> bool {
+        self.live.chain().is_offline()
     }
 
     /// Joins the download of an object, or starts it, and waits until there is something to answer.
@@ -277,17 +354,6 @@ impl Cache {
         tokio::task::spawn_blocking(move || store.read(&file, SMALL)).await.map_err(std::io::Error::other)?
     }
 
-    fn answer_from_disk(&self, object: Object, request: &Request, file: &Path, path: &str) -> Answer {
-        match object {
-            Object::Large(file, length) => Answer::File(file, length),
-            Object::Small(bytes) => {
-                let hot = Arc::new(Hot::immutable(bytes, Endpoint::of(request), file));
-                self.memory.insert(path, Arc::clone(&hot));
-                Answer::Hot(hot)
-            }
-        }
-    }
-
     /// A mutable object and its age. Its time is that of its download: reading it is no use that counts.
     async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
         let modified = tokio::fs::metadata(&file).await.ok()?.modified().ok()?;
@@ -295,15 +361,9 @@ impl Cache {
         Some((Bytes::from(bytes), SystemTime::now().duration_since(modified).unwrap_or_default()))
     }
 
-    fn keep_fresh(&self, bytes: Bytes, rest: Duration, request: &Request, path: &str) -> Answer {
-        let hot = Arc::new(Hot::mutable(bytes, Endpoint::of(request), Instant::now() + rest));
-        self.memory.insert(path, Arc::clone(&hot));
-        Answer::Hot(hot)
-    }
-
     fn known_absent(&self, request: &Request) -> Option<FetchError> {
         let negative = lock(&self.negative);
-        let absence = negative.get(request).filter(|absence| absence.generation == self.live.generation())?;
+        let absence = negative.get(request).filter(|absence| absence.epoch == self.memory.epoch())?;
         (absence.since.elapsed() < NEGATIVE).then(|| absence.error.clone())
     }
 
@@ -313,10 +373,21 @@ impl Cache {
             negative.retain(|_, absence| absence.since.elapsed() < NEGATIVE);
         }
         if negative.len() < MAX_NEGATIVE {
-            let absence = Absence { since: Instant::now(), generation: self.live.generation(), error: error.clone() };
+            let absence = Absence { since: Instant::now(), epoch: self.memory.epoch(), error: error.clone() };
             negative.insert(request.clone(), absence);
         }
     }
+}
+
+fn answer_from_disk(object: Object, request: &Arc<Request>, file: &Path) -> Answer {
+    match object {
+        Object::Large(file, length) => Answer::File(file, length),
+        Object::Small(bytes) => Answer::Hot(Arc::new(Hot::immutable(bytes, request, file))),
+    }
+}
+
+fn fresh(bytes: Bytes, rest: Duration, request: &Arc<Request>) -> Answer {
+    Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now() + rest)))
 }
 
 fn check_of(request: &Request) -> Check {

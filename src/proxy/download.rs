@@ -37,7 +37,7 @@ pub(super) struct Download {
 
 impl Download {
     /// Waits until there is something to answer.
-    pub(super) async fn content(mut self) -> Result<Content, FetchError> {
+    pub(super) async fn content(self) -> Result<Content, FetchError> {
         if let Some(growing) = &self.growing {
             let mut progress = growing.watch();
             loop {
@@ -50,6 +50,11 @@ impl Download {
                 }
             }
         }
+        self.ended().await
+    }
+
+    /// Waits until the object was verified, or given up.
+    pub(super) async fn ended(mut self) -> Result<Content, FetchError> {
         let ended = self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
         ended.unwrap_or_else(|| Err(FetchError::Local("the download was given up".to_owned())))
     }

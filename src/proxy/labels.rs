@@ -35,6 +35,8 @@ pub(super) enum Outcome {
     Negative,
     /// An absence that an upstream stated now.
     NotFound,
+    /// Against a rule of the policy.
+    Denied,
     /// Neither an answer nor an absence.
     Error,
 }
@@ -67,7 +69,7 @@ impl Endpoint {
 }
 
 impl Outcome {
-    const ALL: [Self; 7] = [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Negative, Self::NotFound, Self::Error];
+    const ALL: [Self; 8] = [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Negative, Self::NotFound, Self::Denied, Self::Error];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -77,6 +79,7 @@ impl Outcome {
             Self::Stale => "stale",
             Self::Negative => "negative",
             Self::NotFound => "not_found",
+            Self::Denied => "denied",
             Self::Error => "error",
         }
     }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,9 +11,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
+use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
-use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, ProxyConfig};
+use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig};
 use crate::source::{Chain, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -24,8 +24,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// The chain in use and where it came from.
 pub(super) struct Live {
     sources: ArcSwap<Sources>,
-    /// How often they were swapped.
-    generation: AtomicU64,
     store: Store,
     files: Option<Files>,
     memory: Arc<Memory>,
@@ -44,6 +42,8 @@ struct Sources {
     chain: Arc<Chain>,
     verify: Arc<Verify>,
     cache_limit: Option<u64>,
+    look_ahead: LookAhead,
+    policy: Arc<Policy>,
 }
 
 /// What one look at the files found.
@@ -59,14 +59,7 @@ impl Live {
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
             let sources = Sources::new(&config, &BTreeMap::new(), store, &metrics).map_err(Error::Source)?;
-            return Ok(Self {
-                sources: ArcSwap::from_pointee(sources),
-                generation: AtomicU64::new(0),
-                store: store.clone(),
-                files: None,
-                memory,
-                metrics,
-            });
+            return Ok(Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: None, memory, metrics });
         };
         let files = Files {
             config: config.clone(),
@@ -92,14 +85,7 @@ impl Live {
                 sources_of(&last, store, &metrics).map_err(Error::Source)?
             }
         };
-        let live = Self {
-            sources: ArcSwap::from_pointee(sources),
-            generation: AtomicU64::new(0),
-            store: store.clone(),
-            files: Some(files),
-            memory,
-            metrics,
-        };
+        let live = Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: Some(files), memory, metrics };
         live.publish(&look);
         live.set_limit();
         Ok(live)
@@ -115,9 +101,14 @@ impl Live {
         Arc::clone(&self.sources.load().verify)
     }
 
-    /// Which sources those are: what earlier ones said is not what these say.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+    /// What clients may have.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.sources.load().policy)
+    }
+
+    /// How far to look ahead.
+    pub(super) fn look_ahead(&self) -> LookAhead {
+        self.sources.load().look_ahead
     }
 
     /// The command line's limit stands unless the configuration has one.
@@ -139,7 +130,6 @@ impl Live {
             match sources_of(&look, &self.store, &self.metrics) {
                 Ok(sources) => {
                     self.sources.store(Arc::new(sources));
-                    self.generation.fetch_add(1, Ordering::Relaxed);
                     self.set_limit();
                     // After the swap: what the old chain answered must not outlive it.
                     self.memory.clear();
@@ -209,7 +199,7 @@ impl Sources {
     ) -> Result<Self, String> {
         let chain = Arc::new(Chain::new(config, credentials, metrics)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
-        Ok(Self { chain, verify, cache_limit: config.cache_limit })
+        Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead, policy: Arc::new(Policy::new(config)?) })
     }
 }
 

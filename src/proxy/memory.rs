@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::labels::Endpoint;
+use crate::gomod::Request;
 use crate::store::USE_INTERVAL;
 
 /// Longer objects stay on disk.
@@ -20,6 +21,7 @@ const OVERHEAD: usize = 256;
 #[derive(Debug)]
 pub(super) struct Hot {
     pub(super) body: Bytes,
+    pub(super) request: Arc<Request>,
     pub(super) endpoint: Endpoint,
     /// Absent: for ever.
     pub(super) fresh_until: Option<Instant>,
@@ -28,17 +30,36 @@ pub(super) struct Hot {
     born: Instant,
     /// Seconds since `born` at the last counted use.
     used: AtomicU64,
+    /// It was fetched just now, and nobody has looked into it for what may be asked for next.
+    unread: AtomicBool,
 }
 
 impl Hot {
     /// An object that never changes.
-    pub(super) fn immutable(body: Bytes, endpoint: Endpoint, path: &Path) -> Self {
-        Self { body, endpoint, fresh_until: None, path: Some(path.to_owned()), born: Instant::now(), used: AtomicU64::new(0) }
+    pub(super) fn immutable(body: Bytes, request: &Arc<Request>, path: &Path) -> Self {
+        Self::new(body, request, None, Some(path.to_owned()))
     }
 
     /// An object that is asked for again after a time.
-    pub(super) fn mutable(body: Bytes, endpoint: Endpoint, fresh_until: Instant) -> Self {
-        Self { body, endpoint, fresh_until: Some(fresh_until), path: None, born: Instant::now(), used: AtomicU64::new(0) }
+    pub(super) fn mutable(body: Bytes, request: &Arc<Request>, fresh_until: Instant) -> Self {
+        Self::new(body, request, Some(fresh_until), None)
+    }
+
+    /// Says that it was fetched just now.
+    pub(super) fn unread(self) -> Self {
+        self.unread.store(true, Ordering::Relaxed);
+        self
+    }
+
+    fn new(body: Bytes, request: &Arc<Request>, fresh_until: Option<Instant>, path: Option<PathBuf>) -> Self {
+        let endpoint = Endpoint::of(request);
+        let (used, unread) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { body, request: Arc::clone(request), endpoint, fresh_until, path, born: Instant::now(), used, unread }
+    }
+
+    /// Whether this is the first look into what was fetched just now.
+    pub(super) fn take_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) && self.unread.swap(false, Ordering::Relaxed)
     }
 
     /// The file whose use is to be counted now, if it is time for that.
@@ -52,29 +73,39 @@ impl Hot {
 }
 
 /// The objects, at most [`CAPACITY`] bytes of them.
-pub(super) struct Memory(moka::sync::Cache<Box<str>, Arc<Hot>>);
+pub(super) struct Memory {
+    objects: moka::sync::Cache<Box<str>, Arc<Hot>>,
+    epoch: AtomicU64,
+}
 
 impl Memory {
     pub(super) fn new() -> Self {
         #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
         let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.body.len() + OVERHEAD).unwrap_or(u32::MAX);
-        Self(moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build())
+        Self { objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(), epoch: AtomicU64::new(0) }
     }
 
     /// What a request of this path is answered with, if it is here and fresh.
     pub(super) fn get(&self, path: &str, now: Instant) -> Option<Arc<Hot>> {
-        self.0.get(path).filter(|hot| hot.fresh_until.is_none_or(|until| now < until))
+        self.objects.get(path).filter(|hot| hot.fresh_until.is_none_or(|until| now < until))
     }
 
-    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>) {
-        if hot.body.len() as u64 <= SMALL {
-            self.0.insert(path.into(), hot);
+    /// Which configuration's answers are being kept.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Keeps an answer, unless everything was forgotten since the epoch in which it was made.
+    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>, epoch: u64) {
+        if hot.body.len() as u64 <= SMALL && hot.fresh_until.is_none_or(|until| until > Instant::now()) && epoch == self.epoch() {
+            self.objects.insert(path.into(), hot);
         }
     }
 
     /// Forgets everything: a new configuration may answer differently.
     pub(super) fn clear(&self) {
-        self.0.invalidate_all();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.objects.invalidate_all();
     }
 }
 
@@ -85,17 +116,25 @@ mod tests {
 
     use super::*;
 
+    fn request(path: &str) -> Arc<Request> {
+        Arc::new(Request::parse(path).unwrap())
+    }
+
     #[test]
     fn a_mutable_object_is_there_while_it_is_fresh() {
         let (memory, now) = (Memory::new(), Instant::now());
-        memory.insert("/x/@v/list", Arc::new(Hot::mutable(Bytes::from_static(b"v1"), Endpoint::List, now + Duration::from_secs(1))));
+        memory.insert(
+            "/x/@v/list",
+            Arc::new(Hot::mutable(Bytes::from_static(b"v1"), &request("/x.example/@v/list"), now + Duration::from_secs(1))),
+            0,
+        );
         assert!(memory.get("/x/@v/list", now).is_some());
         assert!(memory.get("/x/@v/list", now + Duration::from_secs(1)).is_none());
     }
 
     #[test]
     fn a_use_is_counted_once_an_interval() {
-        let hot = Hot::immutable(Bytes::new(), Endpoint::Mod, Path::new("/c/x"));
+        let hot = Hot::immutable(Bytes::new(), &request("/x.example/@v/v1.0.0.mod"), Path::new("/c/x"));
         let later = hot.born + USE_INTERVAL;
         assert!(hot.use_to_count(hot.born).is_none());
         assert!(hot.use_to_count(later).is_some() && hot.use_to_count(later).is_none());
@@ -103,12 +142,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_an_old_configuration_is_not_kept() {
+        let (memory, epoch) = (Memory::new(), Memory::new().epoch());
+        memory.clear();
+        memory.insert("/x", Arc::new(Hot::immutable(Bytes::new(), &request("/x.example/@v/v1.0.0.mod"), Path::new("/c"))), epoch);
+        assert!(memory.get("/x", Instant::now()).is_none());
+    }
+
+    #[test]
     fn it_is_bounded() {
         let memory = Memory::new();
         for i in 0..2_000 {
-            memory.insert(&format!("/{i}"), Arc::new(Hot::immutable(Bytes::from(vec![0; 100_000]), Endpoint::Zip, Path::new("/c"))));
+            memory.insert(
+                &format!("/{i}"),
+                Arc::new(Hot::immutable(Bytes::from(vec![0; 100_000]), &request("/x.example/@v/v1.0.0.zip"), Path::new("/c"))),
+                0,
+            );
         }
-        memory.0.run_pending_tasks();
-        assert!(memory.0.weighted_size() <= CAPACITY);
+        memory.objects.run_pending_tasks();
+        assert!(memory.objects.weighted_size() <= CAPACITY);
     }
 }

@@ -1,5 +1,6 @@
 //! The data plane. One request: [`server`] takes it and answers from [`memory`] if it can; else [`cache`] looks it up on disk
-//! or fetches it once ([`download`]); [`respond`] and [`body`] put it on the wire. [`live`] keeps the configuration current.
+//! or fetches it once ([`download`]); [`respond`] and [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and
+//! [`live`] keeps the configuration current.
 
 mod access_log;
 mod body;
@@ -7,10 +8,14 @@ mod cache;
 mod download;
 mod labels;
 mod live;
+mod look_ahead;
 mod memory;
+mod policy;
 mod respond;
+mod scrubber;
 mod server;
 mod verify;
+mod walk;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +28,7 @@ use access_log::AccessLog;
 use cache::Cache;
 use labels::Counters;
 use live::Live;
+use look_ahead::LookAhead;
 use memory::Memory;
 
 use crate::config::ConfigError;
@@ -104,8 +110,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
 
+    let scrubber = tokio::spawn(scrubber::run(store.clone(), Arc::clone(&memory), Arc::clone(&metrics), shutdown.clone()));
+    let cache = Arc::new(Cache::new(store, live, memory));
+    let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));
+    let ahead = tokio::spawn(Arc::clone(&look_ahead).run(shutdown.clone()));
     let service = server::Service {
-        cache: Arc::new(Cache::new(store, live, memory)),
+        cache,
+        look_ahead,
         counters: Counters::new(&metrics),
         log: AccessLog::start(metrics.access_log_dropped.clone())?,
         metrics,
@@ -113,8 +124,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     server::serve(modules, service, health, shutdown.clone()).await;
     admin_shutdown.cancel();
     shutdown.cancel();
-    if let Err(error) = watcher.await {
-        tracing::error!(%error, "the configuration watcher failed");
+    for (task, ended) in [("configuration watcher", watcher.await), ("look-ahead", ahead.await), ("scrubber", scrubber.await)] {
+        if let Err(error) = ended {
+            tracing::error!(%error, "the {task} failed");
+        }
     }
     admin.await.map_err(std::io::Error::other)??;
     Ok(())

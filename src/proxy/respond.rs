@@ -60,7 +60,7 @@ fn from_error(error: &FetchError) -> (Response<Body>, u64) {
     match error {
         FetchError::NotFound { status, text: words } => text(*status, words.clone()),
         FetchError::Offline | FetchError::Local(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-        FetchError::Private => text(StatusCode::FORBIDDEN, format!("{error}\n")),
+        FetchError::Private | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),
     }
 }

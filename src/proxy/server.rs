@@ -19,6 +19,7 @@ use super::access_log::{AccessLog, Line};
 use super::body::Body;
 use super::cache::{Answer, Cache};
 use super::labels::{Counters, Endpoint, Outcome};
+use super::look_ahead::{LookAhead, Trail};
 use super::respond;
 use crate::gomod::Request;
 use crate::telemetry::{Health, Metrics};
@@ -31,6 +32,7 @@ const HEAD: Duration = Duration::from_secs(30);
 /// What a connection needs to answer its requests.
 pub(super) struct Service {
     pub(super) cache: Arc<Cache>,
+    pub(super) look_ahead: Arc<LookAhead>,
     pub(super) counters: Counters,
     pub(super) metrics: Arc<Metrics>,
     pub(super) log: AccessLog,
@@ -54,9 +56,10 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
         };
         let _best_effort = stream.set_nodelay(true);
         let state = Arc::clone(&state);
+        let trail = Arc::new(state.look_ahead.trail(client.ip()));
         let service = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(handle(&state, client, request).await) }
+            let (state, trail) = (Arc::clone(&state), Arc::clone(&trail));
+            async move { Ok::<_, Infallible>(handle(&state, client, &trail, request).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
@@ -74,20 +77,29 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
 }
 
 /// One request from its path to its answer.
-async fn handle(service: &Service, client: SocketAddr, http: http::Request<Incoming>) -> Response<Body> {
+async fn handle(service: &Service, client: SocketAddr, trail: &Trail, http: http::Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let path = http.uri().path();
     let is_head = http.method() == Method::HEAD;
     let is_get = http.method() == Method::GET;
     let (endpoint, outcome, (response, length)) = match service.cache.hot(path, started).filter(|_| is_get) {
-        Some(hot) => (hot.endpoint, Outcome::Hit, respond::respond(hot.endpoint, Answer::Hot(hot))),
+        Some(hot) => {
+            service.look_ahead.asked(trail, &hot.request, started);
+            service.look_ahead.answered(trail, &hot, started);
+            (hot.endpoint, Outcome::Hit, respond::respond(hot.endpoint, Answer::Hot(hot)))
+        }
         None if !is_get && !is_head => (Endpoint::Other, Outcome::Error, respond::method_not_allowed()),
         None => {
             let _in_flight = InFlight::enter(&service.metrics.in_flight);
             match Request::parse(path) {
                 Err(error) => (Endpoint::Other, Outcome::NotFound, respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n"))),
                 Ok(request) => {
+                    let request = Arc::new(request);
+                    service.look_ahead.asked(trail, &request, started);
                     let (answer, outcome) = service.cache.answer(&request, path).await;
+                    if let Answer::Hot(hot) = &answer {
+                        service.look_ahead.answered(trail, hot, started);
+                    }
                     let endpoint = Endpoint::of(&request);
                     (endpoint, outcome, respond::respond(endpoint, answer))
                 }

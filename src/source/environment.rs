@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use url::{Host, Url};
 
 use crate::config::{
-    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, Timeouts, Upstream, WhenUnavailable,
-    is_database_name,
+    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts, Upstream,
+    WhenUnavailable, is_database_name,
 };
 use crate::sumdb::verifier;
 
@@ -42,8 +42,17 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
     // What `go env` says includes the default, which is GOPRIVATE.
     let private = variable("GONOSUMDB").await.unwrap_or_default();
     let private_modules = private.split(',').map(str::trim).filter(|glob| !glob.is_empty()).map(str::to_owned).collect();
-    let resolution = Resolution::System;
-    Ok(ProxyConfig { version: CONFIG_VERSION, upstreams, checksum_database, private_modules, cache_limit: None, resolution })
+    let (resolution, policy, look_ahead) = (Resolution::System, Policy::default(), LookAhead::default());
+    Ok(ProxyConfig {
+        version: CONFIG_VERSION,
+        upstreams,
+        checksum_database,
+        private_modules,
+        cache_limit: None,
+        policy,
+        look_ahead,
+        resolution,
+    })
 }
 
 async fn variable(name: &'static str) -> Result<String, EnvironmentError> {

@@ -125,6 +125,9 @@ pub enum FetchError {
     /// A private module, and nobody who may hear of it.
     #[error("a private module, and no upstream is declared internal: nobody is asked for it")]
     Private,
+    /// A rule of the cache's policy is against it.
+    #[error("this cache's policy does not allow it: {0}")]
+    Denied(String),
     /// An upstream could not answer.
     #[error(transparent)]
     Fault(#[from] Fault),

@@ -88,7 +88,7 @@ impl Upstream {
                 Ok(_) => "ok",
                 Err(FetchError::NotFound { .. }) => "not_found",
                 Err(FetchError::Fault(fault)) => fault.class.as_str(),
-                Err(FetchError::Offline | FetchError::Private | FetchError::Local(_)) => return result,
+                Err(FetchError::Offline | FetchError::Private | FetchError::Denied(_) | FetchError::Local(_)) => return result,
             };
             self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
             self.note(&result);

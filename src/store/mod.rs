@@ -5,6 +5,7 @@
 mod commit;
 mod growing;
 mod memory;
+mod scrub;
 mod usage;
 
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use tempfile::TempPath;
 use tokio::sync::oneshot;
 
 pub use growing::{Growing, HELD_BACK, Progress};
+pub use scrub::{Finding, Report, Scrub};
 pub use usage::USE_INTERVAL;
 
 use crate::gomod::semver::compare_for_list;
@@ -87,6 +89,12 @@ impl Store {
     /// Changes the limit, in bytes. The next commit keeps to it.
     pub fn set_limit(&self, limit: Option<u64>) {
         self.usage.set_limit(limit);
+    }
+
+    /// The cache's folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The folder for our own state.

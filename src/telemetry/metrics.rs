@@ -23,6 +23,8 @@ pub struct Metrics {
     pub upstream_bytes: IntCounter,
     /// `gomodcache_upstream_breaker_open{host}`: 1 while requests to a host are held back.
     pub breaker_open: IntGaugeVec,
+    /// `gomodcache_look_ahead_total{endpoint,result}`: fetched, present, absent, failed.
+    pub look_ahead: IntCounterVec,
     /// `gomodcache_verifications_total{verdict}`: good, wrong, pending.
     pub verifications: IntCounterVec,
     /// `gomodcache_cache_bytes`.
@@ -39,6 +41,10 @@ pub struct Metrics {
     pub evicted_age: IntGauge,
     /// `gomodcache_uncached_total`: objects that were served and could not be written to the volume.
     pub uncached: IntCounter,
+    /// `gomodcache_scrubbed_objects_total`.
+    pub scrubbed: IntCounter,
+    /// `gomodcache_quarantined_total`: objects that were broken on disk.
+    pub quarantined: IntCounter,
     /// `gomodcache_access_log_dropped_total`: lines that nobody took in time.
     pub access_log_dropped: IntCounter,
     /// `gomodcache_config_reload_failures_total`.
@@ -93,6 +99,7 @@ impl Metrics {
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
             in_flight: gauge("gomodcache_in_flight_requests", "Requests being answered that memory could not answer.")?,
             breaker_open,
+            look_ahead: counters("gomodcache_look_ahead_total", "Objects fetched before a client asked.", &["endpoint", "result"])?,
             verifications: counters("gomodcache_verifications_total", "Downloads by the verdict on them.", &["verdict"])?,
             cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
             cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 for no limit.")?,
@@ -101,6 +108,8 @@ impl Metrics {
             evicted_bytes: counter("gomodcache_evicted_bytes_total", "Bytes evicted.")?,
             evicted_age: gauge("gomodcache_evicted_age_seconds", "Seconds since the last use of what was evicted last.")?,
             uncached: counter("gomodcache_uncached_total", "Objects served that the volume could not take.")?,
+            scrubbed: counter("gomodcache_scrubbed_objects_total", "Objects read again to see whether they are whole.")?,
+            quarantined: counter("gomodcache_quarantined_total", "Objects that were broken on disk and moved away.")?,
             access_log_dropped: counter("gomodcache_access_log_dropped_total", "Lines of the access log that nobody took in time.")?,
             upstream_requests: counters(
                 "gomodcache_upstream_requests_total",

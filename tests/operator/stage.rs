@@ -1,53 +1,110 @@
 //! One operator process for all tests, a namespace for each, and the questions that tests ask.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gomodcache::api;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::account::{self, Account};
+
+/// Tests share the cluster, but for those that change what all would see.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+enum Share {
+    WithOthers { _until_dropped: RwLockReadGuard<'static, ()> },
+    Alone { _until_dropped: RwLockWriteGuard<'static, ()> },
+}
+
+/// The operator under test.
+struct Operator {
+    process: Mutex<Child>,
+    account: Account,
+}
 
 /// A namespace of one test.
 pub(crate) struct Stage {
     client: Client,
     pub(crate) namespace: String,
+    operator: &'static Operator,
+    _share: Share,
 }
 
 /// A fresh namespace with the operator running; nothing without a cluster.
 pub(crate) async fn stage(name: &str) -> Option<Stage> {
+    let share = Share::WithOthers { _until_dropped: CLUSTER.read().await };
+    open(name, share).await
+}
+
+/// The same while no other test runs.
+pub(crate) async fn stage_alone(name: &str) -> Option<Stage> {
+    let share = Share::Alone { _until_dropped: CLUSTER.write().await };
+    open(name, share).await
+}
+
+async fn open(name: &str, share: Share) -> Option<Stage> {
+    static OPERATOR: OnceCell<Operator> = OnceCell::const_new();
     if std::env::var_os("KUBECONFIG").is_none() {
         eprintln!("not run: no cluster (KUBECONFIG is not set)");
         return None;
     }
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await.expect("a client from KUBECONFIG");
-    let stage = Stage { client, namespace: format!("op-{name}-{}", std::process::id()) };
-    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
-    stage.apply_as("CustomResourceDefinition", &crd).await;
-    start_operator();
+    let operator = OPERATOR.get_or_init(|| start_operator(&client)).await;
+    let stage = Stage { client, namespace: format!("op-{name}-{}", std::process::id()), operator, _share: share };
     stage.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": stage.namespace}})).await;
     Some(stage)
 }
 
-/// The operator stops when this process ends: its shell waits for the end of a pipe that this process holds.
-fn start_operator() {
-    static OPERATOR: OnceLock<Child> = OnceLock::new();
-    OPERATOR.get_or_init(|| {
-        super::dns::set("modules.corp.example", "203.0.113.7");
-        let name_server = super::dns::serve().to_string();
-        let log = std::fs::File::create(format!("{}/operator-under-test.log", env!("CARGO_TARGET_TMPDIR"))).unwrap();
-        Command::new("sh")
-            .args(["-c", "\"$@\" & pid=$!; cat >/dev/null; kill $pid; wait $pid", "sh", env!("CARGO_BIN_EXE_gomodcache"), "operator"])
-            .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev", "--name-server", &name_server])
-            .args(["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the operator starts")
-    });
+/// Where the operator under test logs to.
+const LOG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/operator-under-test.log");
+
+/// Under the account and role that are shipped. The operator stops when this process ends: its shell waits for the end of
+/// a pipe that this process holds, and then removes what belongs to no test's namespace. A line in the pipe is a crash.
+async fn start_operator(client: &Client) -> Operator {
+    const UNTIL_THE_END: &str = "\"$@\" & pid=$!; while read -r line; do kill -9 $pid; wait $pid; \"$@\" & pid=$!; done; \
+        kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
+        KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME --wait=false >/dev/null 2>&1";
+    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
+    apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
+    let account = account::make(client).await;
+    super::dns::set("modules.corp.example", "203.0.113.7");
+    let name_server = super::dns::serve().to_string();
+    let process = Command::new("sh")
+        .args(["-c", UNTIL_THE_END, "sh", env!("CARGO_BIN_EXE_gomodcache"), "operator"])
+        .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev", "--name-server", &name_server])
+        .args(["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"])
+        .env("ADMIN", std::env::var_os("KUBECONFIG").unwrap())
+        .env("KUBECONFIG", &account.kubeconfig)
+        .env("NAME", account::own_name())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(LOG).unwrap())
+        .spawn()
+        .expect("the operator starts");
+    Operator { process: Mutex::new(process), account }
+}
+
+fn all(client: &Client, kind: &str) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource(kind).0)
+}
+
+async fn apply_as(api: &Api<DynamicObject>, object: &Value) -> DynamicObject {
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        // A custom resource can't be applied until the API server has taken up its definition.
+        match api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(object)).await {
+            Ok(applied) => return applied,
+            Err(error) => assert!(Instant::now() < deadline, "apply {name}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 fn resource(kind: &str) -> (ApiResource, bool) {
@@ -61,6 +118,9 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Deployment" => ("apps", "v1", "deployments", true),
         "NetworkPolicy" => ("networking.k8s.io", "v1", "networkpolicies", true),
         "StorageClass" => ("storage.k8s.io", "v1", "storageclasses", false),
+        "PersistentVolume" => ("", "v1", "persistentvolumes", false),
+        "Pod" => ("", "v1", "pods", true),
+        "ResourceQuota" => ("", "v1", "resourcequotas", true),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
         "GoModuleCache" => ("gomodcache.io", "v1alpha1", "gomodulecaches", true),
         other => panic!("unknown kind {other}"),
@@ -72,8 +132,24 @@ impl Stage {
     fn api(&self, kind: &str) -> Api<DynamicObject> {
         match resource(kind) {
             (resource, true) => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
-            (resource, false) => Api::all_with(self.client.clone(), &resource),
+            (_, false) => all(&self.client, kind),
         }
+    }
+
+    /// Who the operator is and what it may do.
+    pub(crate) fn account(&self) -> &'static Account {
+        &self.operator.account
+    }
+
+    /// Kills the operator as a crash would, and starts another.
+    pub(crate) fn crash_the_operator(&self) {
+        let mut process = self.operator.process.lock().unwrap();
+        process.stdin.as_mut().unwrap().write_all(b"crash\n").unwrap();
+    }
+
+    /// What the operator has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(LOG).unwrap()
     }
 
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Option<DynamicObject> {
@@ -81,29 +157,28 @@ impl Stage {
     }
 
     pub(crate) async fn apply(&self, object: &Value) {
-        self.apply_as(object["kind"].as_str().unwrap(), object).await;
-    }
-
-    async fn apply_as(&self, kind: &str, object: &Value) -> DynamicObject {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            // A custom resource can't be applied until the API server has taken up its definition.
-            match self.api(kind).patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(object)).await {
-                Ok(applied) => return applied,
-                Err(error) => assert!(Instant::now() < deadline, "apply {kind} {name}: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        apply_as(&self.api(object["kind"].as_str().unwrap()), object).await;
     }
 
     pub(crate) async fn cache(&self, name: &str, spec: &Value) -> DynamicObject {
         let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": name}, "spec": spec});
-        self.apply_as("GoModuleCache", &object).await
+        apply_as(&self.api("GoModuleCache"), &object).await
     }
 
     pub(crate) async fn patch(&self, kind: &str, name: &str, patch: &Value) {
         self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn try_patch(&self, kind: &str, name: &str, patch: &Value) -> Result<DynamicObject, String> {
+        self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn patch_status(&self, kind: &str, name: &str, patch: &Value) {
+        self.api(kind).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub(crate) async fn list(&self, kind: &str) -> Vec<DynamicObject> {
+        self.api(kind).list(&ListParams::default()).await.unwrap().items
     }
 
     pub(crate) async fn annotate(&self, cache: &str, key: &str, value: &str) {
@@ -159,10 +234,9 @@ impl Stage {
 
     /// Writes to this namespace in the API server's audit log; nothing where the log is not at hand.
     pub(crate) fn audited_writes(&self) -> Option<usize> {
-        let log = std::fs::read_to_string(std::env::var_os("GOMODCACHE_AUDIT_LOG")?).ok()?;
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let writes = events.filter(|event| {
-            let by_controllers = event["user"]["username"].as_str().is_some_and(|user| user.starts_with("system:"));
+        let writes = audited()?.into_iter().filter(|event| {
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            let by_controllers = user.starts_with("system:") && user != self.account().user;
             event["objectRef"]["namespace"] == self.namespace.as_str()
                 && ["create", "update", "patch", "delete"].iter().any(|verb| event["verb"] == *verb)
                 && event["stage"] == "ResponseComplete"
@@ -172,12 +246,27 @@ impl Stage {
     }
 
     pub(crate) async fn eventually(&self, claim: &str, is_true: impl AsyncFn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        self.within(60, claim, is_true).await;
+    }
+
+    /// Less than the 12 s after which the operator looks at a quiet cache unasked: so a watch must have told it.
+    pub(crate) async fn at_once(&self, claim: &str, is_true: impl AsyncFn() -> bool) {
+        self.within(8, claim, is_true).await;
+    }
+
+    async fn within(&self, seconds: u64, claim: &str, is_true: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
         while !is_true().await {
-            assert!(Instant::now() < deadline, "not within 60 s in {}: {claim}", self.namespace);
+            assert!(Instant::now() < deadline, "not within {seconds} s in {}: {claim}", self.namespace);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+/// What the API server's audit log holds; nothing where the log is not at hand.
+pub(crate) fn audited() -> Option<Vec<Value>> {
+    let log = std::fs::read_to_string(std::env::var_os("GOMODCACHE_AUDIT_LOG")?).ok()?;
+    Some(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 impl Drop for Stage {

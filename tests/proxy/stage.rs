@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use gomodcache::config::{CONFIG_VERSION, Fallback, ProxyConfig, Resolution, Timeouts};
+use gomodcache::config::{CONFIG_VERSION, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts};
 use reqwest::header::HeaderMap;
 
 use crate::upstream::Upstream;
@@ -64,6 +64,9 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
         checksum_database: None,
         private_modules: Vec::new(),
         cache_limit: None,
+        policy: Policy::default(),
+        // So that an upstream is asked for nothing but what the test asks for.
+        look_ahead: LookAhead::Disabled,
         resolution: Resolution::System,
     }
 }

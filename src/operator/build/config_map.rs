@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Validated, owned};
-use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigError, PinnedHost, ProxyConfig, Resolution};
+use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, Policy, ProxyConfig, Resolution};
 
 pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap, ConfigError> {
     let config = ProxyConfig {
@@ -12,6 +12,8 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap,
         checksum_database: cache.checksum_database.clone(),
         private_modules: cache.cache.spec.private_modules.iter().map(|module| module.pattern.clone()).collect(),
         cache_limit: cache.cache_limit,
+        policy: Policy::default(),
+        look_ahead: LookAhead::default(),
         resolution: Resolution::Pinned { hosts: pins.to_vec() },
     };
     Ok(ConfigMap {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::PinnedHost;
+use crate::operator::ca_bundles::Bundles;
 use crate::operator::defaults::Defaults;
 use crate::operator::validate::validate;
 
@@ -21,7 +22,7 @@ fn validated(spec: &str) -> Validated {
     }))
     .unwrap();
     let defaults = Defaults::parse("https://origin.example", "sum.example", &[]).unwrap();
-    validate(&cache, &BTreeMap::new(), &defaults, "registry.example/proxy:1").unwrap()
+    validate(&cache, &Bundles::default(), &defaults, "registry.example/proxy:1").unwrap()
 }
 
 fn prepared(spec: &str, pins: &[(&str, &[&str])]) -> Prepared {

@@ -1,0 +1,180 @@
+//! Fetches what a go command will ask for next before it asks ([`super::walk`] says what): a download through an empty
+//! cache is bound by round trips, and most of them are one after the other.
+//!
+//! Nothing here delays a client: its own requests never queue, and one that is being fetched ahead is joined. A failure is
+//! no answer for anybody. An upstream that is in trouble is left alone for a while.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::{Ahead, Cache};
+use super::memory::Hot;
+use super::walk::{Infos, Step, Walk, Why};
+use crate::config::LookAhead as Mode;
+use crate::gomod::Request;
+use crate::telemetry::Metrics;
+
+const AT_ONCE: usize = 32;
+const MAX_CLIENTS: usize = 1_024;
+const MAX_QUEUE: usize = 16_384;
+/// How long nothing is fetched ahead after an upstream failed.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of one client, shared by its connections.
+type Client = Arc<Mutex<Walk>>;
+
+/// One connection: its client, and its own last requests.
+pub(super) struct Trail {
+    client: Client,
+    infos: Mutex<Infos>,
+}
+
+/// The steps that wait, and the task that takes them.
+pub(super) struct LookAhead {
+    cache: Arc<Cache>,
+    metrics: Arc<Metrics>,
+    clients: Mutex<HashMap<IpAddr, Client>>,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Small and certain, then zips, then guesses.
+    lanes: [VecDeque<(Client, Step)>; 3],
+    paused_until: Option<Instant>,
+}
+
+impl LookAhead {
+    pub(super) fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> Self {
+        Self { cache, metrics, clients: Mutex::default(), queue: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// A new connection of a client.
+    pub(super) fn trail(&self, client: IpAddr) -> Trail {
+        let now = Instant::now();
+        let mut clients = lock(&self.clients);
+        if clients.len() >= MAX_CLIENTS {
+            clients.retain(|_, client| Arc::strong_count(client) > 1 || !lock(client).is_silent(now));
+        }
+        let new = || Arc::new(Mutex::new(Walk::new(now)));
+        let known = clients.get(&client).cloned();
+        let client = known.unwrap_or_else(|| {
+            let walk = new();
+            if clients.len() < MAX_CLIENTS {
+                clients.insert(client, Arc::clone(&walk));
+            }
+            walk
+        });
+        Trail { client, infos: Mutex::default() }
+    }
+
+    /// Notes what a client asks for, before it has its answer.
+    pub(super) fn asked(&self, trail: &Trail, request: &Arc<Request>, now: Instant) {
+        if self.cache.look_ahead() == Mode::Disabled {
+            return;
+        }
+        let steps = lock(&trail.client).asked(request, &mut lock(&trail.infos), now);
+        self.enqueue(&trail.client, steps, now);
+    }
+
+    /// Notes what a client got.
+    pub(super) fn answered(&self, trail: &Trail, hot: &Hot, now: Instant) {
+        if let Request::Mod(module, version) = &*hot.request
+            && hot.take_unread()
+            && self.cache.look_ahead() != Mode::Disabled
+        {
+            let steps = lock(&trail.client).read(module, version, &hot.body);
+            self.enqueue(&trail.client, steps, now);
+        }
+    }
+
+    /// Takes steps from the queue until the token is cancelled.
+    pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < AT_ONCE
+                && let Some((client, step)) = self.next()
+            {
+                let this = Arc::clone(&self);
+                running.spawn(async move { this.take(&client, step).await });
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.wake.notified() => {}
+                Some(ended) = running.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a step of looking ahead failed");
+                    }
+                }
+            }
+        }
+        running.shutdown().await;
+    }
+
+    async fn take(&self, client: &Client, step: Step) {
+        let Step { request, why } = step;
+        let endpoint = request.endpoint();
+        let (result, body) = match self.cache.fetch_ahead(&Arc::new(request)).await {
+            Ahead::Present(body) => ("present", body),
+            Ahead::Fetched(body) => ("fetched", body),
+            Ahead::Absent => ("absent", None),
+            Ahead::Failed => {
+                let now = Instant::now();
+                let mut queue = lock(&self.queue);
+                queue.lanes = Default::default();
+                queue.paused_until = Some(now + PAUSE);
+                ("failed", None)
+            }
+        };
+        self.metrics.look_ahead.with_label_values(&[endpoint, result]).inc();
+        if let (Why::Unpruned, Some(body)) = (why, body) {
+            let steps = self.read_unpruned(client, &body);
+            self.enqueue(client, steps, Instant::now());
+        }
+    }
+
+    fn read_unpruned(&self, client: &Client, body: &Bytes) -> Vec<Step> {
+        lock(client).read_unpruned(body)
+    }
+
+    fn enqueue(&self, client: &Client, steps: Vec<Step>, now: Instant) {
+        if steps.is_empty() || self.cache.is_offline() {
+            return;
+        }
+        let certain_only = self.cache.look_ahead() == Mode::Certain;
+        let mut queue = lock(&self.queue);
+        if queue.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        for step in steps {
+            let lane = match (&step.request, step.why) {
+                (_, Why::Guessed) if certain_only => continue,
+                (_, Why::Guessed) => 2,
+                (Request::Zip(..), _) => 1,
+                _ => 0,
+            };
+            if let Some(lane) = queue.lanes.get_mut(lane).filter(|lane| lane.len() < MAX_QUEUE) {
+                lane.push_back((Arc::clone(client), step));
+            }
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn next(&self) -> Option<(Client, Step)> {
+        lock(&self.queue).lanes.iter_mut().find_map(VecDeque::pop_front)
+    }
+}
+
+/// A panic elsewhere leaves at worst a step out.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

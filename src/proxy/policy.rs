@@ -1,0 +1,323 @@
+//! What clients may not have: denied modules and versions, all but the allowed ones, and versions that are too young.
+//!
+//! A go.mod file is never too young: it is asked for while versions are chosen, and no code comes with it. Private modules
+//! and toolchains have no minimum age, and an allow list need not name toolchains.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::cache::{Answer, Cache};
+use super::labels::Outcome;
+use super::memory::Hot;
+use crate::config::{self, ProxyConfig};
+use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, semver};
+use crate::quantity::parse_duration;
+use crate::source::FetchError;
+
+pub(super) const TOOLCHAIN: &str = "golang.org/toolchain";
+/// How many versions' times are asked for at once.
+const AT_ONCE: usize = 32;
+
+/// The rules of one configuration.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    deny: Vec<Rule>,
+    allow: Vec<Rule>,
+    minimum_age: Option<(Duration, String)>,
+    private: Patterns,
+}
+
+#[derive(Debug)]
+struct Rule {
+    text: String,
+    paths: Patterns,
+    version: Option<String>,
+}
+
+impl Policy {
+    pub(super) fn new(config: &ProxyConfig) -> Result<Self, String> {
+        let config::Policy { deny, allow, minimum_release_age } = &config.policy;
+        let rules = |key: &str, list: &[String]| {
+            list.iter().map(|text| Rule::parse(text).map_err(|reason| format!("policy.{key}: {reason}"))).collect::<Result<Vec<_>, _>>()
+        };
+        let parse_age = |text: &String| {
+            parse_duration(text).map(|age| (age, text.clone())).map_err(|reason| format!("policy.minimumReleaseAge: {reason}"))
+        };
+        let minimum_age = minimum_release_age.as_ref().map(parse_age).transpose()?;
+        let private = Patterns::parse(config.private_modules.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+        Ok(Self { deny: rules("deny", deny)?, allow: rules("allow", allow)?, minimum_age, private })
+    }
+
+    /// The rule against a request, whatever its version's age.
+    pub(super) fn refusal(&self, request: &Request) -> Option<FetchError> {
+        let module = request.module()?;
+        self.rule_against(module, request.version()).map(FetchError::Denied)
+    }
+
+    fn rule_against(&self, module: &ModulePath, version: Option<&Version>) -> Option<String> {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(module, version)) {
+            return Some(format!("deny {}", rule.text));
+        }
+        let unlisted =
+            !self.allow.is_empty() && module.as_str() != TOOLCHAIN && !self.allow.iter().any(|rule| rule.allows(module, version));
+        unlisted.then(|| "only the modules of its allow list".to_owned())
+    }
+
+    /// The least age of a module's versions.
+    pub(super) fn minimum_age(&self, module: &ModulePath) -> Option<Duration> {
+        let (age, _) = self.minimum_age.as_ref()?;
+        (module.as_str() != TOOLCHAIN && !self.private.matches(module.as_str())).then_some(*age)
+    }
+
+    /// Whether lists of a module are to be filtered.
+    fn filters(&self, module: &ModulePath) -> bool {
+        self.minimum_age(module).is_some() || self.deny.iter().chain(&self.allow).any(|rule| rule.version.is_some())
+    }
+
+    /// Judges the age of a version by its `.info` file.
+    fn judge_info(&self, info: &[u8], minimum: Duration) -> Result<(), FetchError> {
+        #[derive(serde::Deserialize)]
+        struct Info {
+            #[serde(rename = "Version", default)]
+            version: String,
+            #[serde(rename = "Time")]
+            time: Option<Timestamp>,
+        }
+        let parsed: Option<Info> = serde_json::from_slice(info).ok();
+        let (version, time) = parsed.map(|info| (info.version, info.time)).unwrap_or_default();
+        self.judge_time(&version, time, minimum)
+    }
+
+    fn judge_time(&self, version: &str, time: Option<Timestamp>, minimum: Duration) -> Result<(), FetchError> {
+        let rule = || self.minimum_age.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+        let Some(time) = time else { return Err(FetchError::Denied(format!("minimumReleaseAge {}: {version} has no time", rule()))) };
+        let age = SystemTime::now().duration_since(SystemTime::from(time)).unwrap_or_default();
+        if age >= minimum {
+            return Ok(());
+        }
+        Err(FetchError::Denied(format!("minimumReleaseAge {}: {version} is from {}", rule(), time.strftime("%Y-%m-%d %H:%M UTC"))))
+    }
+}
+
+impl Rule {
+    /// A glob of module paths, or one and a version: `a.example/*`, `a.example/m@v1.2.3`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (glob, version) = text.split_once('@').map_or((text, None), |(glob, version)| (glob, Some(version)));
+        if let Some(version) = version.filter(|version| !semver::is_valid(version)) {
+            return Err(format!("{text:?}: {version:?} is not a version such as v1.2.3"));
+        }
+        let paths = Patterns::parse([glob]).map_err(|e| e.to_string())?;
+        if paths.is_empty() {
+            return Err(format!("{text:?} names no module path"));
+        }
+        Ok(Self { text: text.to_owned(), paths, version: version.map(str::to_owned) })
+    }
+
+    fn covers(&self, module: &ModulePath, version: Option<&Version>) -> bool {
+        let of_version = self.version.as_ref().is_none_or(|only| version.is_some_and(|version| version.as_str() == only));
+        of_version && self.paths.matches(module.as_str())
+    }
+
+    /// What is about no version is allowed where one version is.
+    fn allows(&self, module: &ModulePath, version: Option<&Version>) -> bool {
+        self.covers(module, version) || (version.is_none_or(|version| !version.is_canonical()) && self.paths.matches(module.as_str()))
+    }
+}
+
+impl Cache {
+    /// Answers a request within the policy.
+    pub(super) async fn answer_allowed(self: &Arc<Self>, policy: &Policy, request: &Arc<Request>) -> (Answer, Outcome) {
+        let Some(module) = request.module() else { return self.look_up(request).await };
+        let minimum = policy.minimum_age(module);
+        if let (Request::Zip(_, version), Some(minimum)) = (&**request, minimum)
+            && let Err(error) = self.judge_age(policy, module, version, minimum).await
+        {
+            return denied_or(error);
+        }
+        let (answer, outcome) = self.look_up(request).await;
+        let Some(bytes) = answer.bytes() else { return (answer, outcome) };
+        let refused = match &**request {
+            Request::List(_) if policy.filters(module) => {
+                return match self.allowed_versions(policy, module, &bytes).await {
+                    Ok(versions) => (answer.with_bytes(lines(&versions)), outcome),
+                    Err(error) => denied_or(error),
+                };
+            }
+            Request::Info(..) | Request::Latest(_) => minimum.and_then(|minimum| policy.judge_info(&bytes, minimum).err()),
+            _ => None,
+        };
+        let Some(refusal) = refused else { return (answer, outcome) };
+        // The newest version that is old enough takes the place of one that is not.
+        if matches!(**request, Request::Latest(_))
+            && let Some(info) = self.latest_allowed(policy, module).await
+        {
+            return (answer.with_bytes(info), outcome);
+        }
+        denied_or(refusal)
+    }
+
+    /// Whether a version is old enough to be fetched.
+    pub(super) async fn judge_age(
+        self: &Arc<Self>,
+        policy: &Policy,
+        module: &ModulePath,
+        version: &Version,
+        minimum: Duration,
+    ) -> Result<(), FetchError> {
+        if let Some(pseudo) = PseudoVersion::parse(version.as_str()) {
+            let time = pseudo.time().and_then(|time| time.to_zoned(TimeZone::UTC).ok()).map(|time| time.timestamp());
+            return policy.judge_time(version.as_str(), time, minimum);
+        }
+        policy.judge_info(&self.info(module, version).await?, minimum)
+    }
+
+    async fn info(self: &Arc<Self>, module: &ModulePath, version: &Version) -> Result<Bytes, FetchError> {
+        let request = Arc::new(Request::Info(module.clone(), version.clone()));
+        let (answer, _) = self.look_up(&request).await;
+        match answer {
+            Answer::Error(error) => Err(error),
+            answer => answer.bytes().ok_or_else(|| FetchError::Local("a version's information is too long".to_owned())),
+        }
+    }
+
+    /// What of a list clients may have, in its order.
+    async fn allowed_versions(self: &Arc<Self>, policy: &Policy, module: &ModulePath, list: &[u8]) -> Result<Vec<String>, FetchError> {
+        let list = String::from_utf8_lossy(list);
+        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok());
+        let candidates: Vec<Version> = named.filter(|version| policy.rule_against(module, Some(version)).is_none()).collect();
+        let Some(minimum) = policy.minimum_age(module) else { return Ok(candidates.iter().map(ToString::to_string).collect()) };
+        let judged = futures::stream::iter(candidates).map(|version| async move {
+            match self.judge_age(policy, module, &version, minimum).await {
+                Ok(()) => Ok(Some(version.to_string())),
+                // Too young, or listed and not there: it does not keep the others from being listed.
+                Err(FetchError::Denied(_) | FetchError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        judged.buffered(AT_ONCE).try_filter_map(|version| async { Ok(version) }).try_collect().await
+    }
+
+    async fn latest_allowed(self: &Arc<Self>, policy: &Policy, module: &ModulePath) -> Option<Bytes> {
+        let request = Arc::new(Request::List(module.clone()));
+        let (answer, _) = self.look_up(&request).await;
+        let versions = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
+        let is_release = |version: &&String| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
+        let highest = |versions: Vec<&String>| versions.into_iter().max_by(|a, b| semver::compare(a, b)).cloned();
+        let latest = highest(versions.iter().filter(is_release).collect()).or_else(|| highest(versions.iter().collect()))?;
+        self.info(module, &Version::new(&latest).ok()?).await.ok()
+    }
+}
+
+impl Answer {
+    /// The bytes of a small object.
+    fn bytes(&self) -> Option<Bytes> {
+        match self {
+            Self::Hot(hot) => Some(hot.body.clone()),
+            Self::Stale(bytes, _) => Some(bytes.clone()),
+            _ => None,
+        }
+    }
+
+    /// The same answer with other bytes.
+    fn with_bytes(self, bytes: Bytes) -> Self {
+        match self {
+            Self::Hot(hot) => Self::Hot(Arc::new(Hot::mutable(bytes, &hot.request, hot.fresh_until.unwrap_or_else(Instant::now)))),
+            Self::Stale(_, age) => Self::Stale(bytes, age),
+            other => other,
+        }
+    }
+}
+
+fn denied_or(error: FetchError) -> (Answer, Outcome) {
+    let outcome = match error {
+        FetchError::Denied(_) => Outcome::Denied,
+        FetchError::NotFound { .. } => Outcome::NotFound,
+        _ => Outcome::Error,
+    };
+    (Answer::Error(error), outcome)
+}
+
+fn lines(versions: &[String]) -> Bytes {
+    Bytes::from(versions.iter().fold(String::new(), |text, version| text + version + "\n"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn policy(yaml: &str) -> Policy {
+        Policy::new(&ProxyConfig::parse(&format!("version: 1\nprivateModules: [corp.example]\npolicy: {yaml}")).unwrap()).unwrap()
+    }
+
+    fn refusal(policy: &Policy, path: &str) -> Option<String> {
+        policy.refusal(&Request::parse(path).unwrap()).map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_denied_module_is_refused_at_every_endpoint_with_its_rule() {
+        let policy = policy("{deny: ['evil.example/*']}");
+        for path in ["@v/list", "@latest", "@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/main.info"] {
+            let text = refusal(&policy, &format!("/evil.example/m/v2/{path}")).unwrap();
+            assert!(text.ends_with("deny evil.example/*"), "{text}");
+        }
+        assert_eq!(refusal(&policy, "/good.example/m/@v/list"), None);
+    }
+
+    #[test]
+    fn a_denied_version_is_refused_and_its_module_is_not() {
+        let policy = policy("{deny: ['a.example/m@v1.2.3']}");
+        assert!(refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some());
+        assert_eq!(refusal(&policy, "/a.example/m/@v/v1.2.4.zip"), None);
+        assert_eq!(refusal(&policy, "/a.example/m/@v/list"), None);
+    }
+
+    #[test]
+    fn an_allow_list_refuses_what_it_does_not_name_but_toolchains() {
+        let policy = policy("{allow: ['a.example', 'b.example/m@v1.0.0']}");
+        assert_eq!(refusal(&policy, "/a.example/x/@v/list"), None);
+        assert_eq!(refusal(&policy, "/golang.org/toolchain/@v/v0.0.1-go1.26.0.linux-amd64.zip"), None);
+        assert_eq!(refusal(&policy, "/b.example/m/@v/v1.0.0.zip"), None);
+        assert_eq!(refusal(&policy, "/b.example/m/@v/list"), None);
+        assert!(refusal(&policy, "/b.example/m/@v/v1.0.1.zip").is_some());
+        assert!(refusal(&policy, "/c.example/x/@v/list").is_some());
+    }
+
+    #[test]
+    fn private_modules_and_toolchains_have_no_minimum_age() {
+        let policy = policy("{minimumReleaseAge: 3d}");
+        let age = |module| policy.minimum_age(&ModulePath::new(module).unwrap());
+        assert_eq!(age("a.example/m"), Some(Duration::from_secs(3 * 86_400)));
+        assert_eq!((age("corp.example/m"), age(TOOLCHAIN)), (None, None));
+    }
+
+    #[test]
+    fn a_version_is_judged_by_the_time_of_its_info() {
+        let policy = policy("{minimumReleaseAge: 72h}");
+        let minimum = Duration::from_secs(72 * 3_600);
+        assert!(policy.judge_info(br#"{"Version":"v1.0.0","Time":"2020-01-01T00:00:00+02:00"}"#, minimum).is_ok());
+        let young = format!(r#"{{"Version":"v1.0.1","Time":"{}"}}"#, Timestamp::now());
+        let text = policy.judge_info(young.as_bytes(), minimum).unwrap_err().to_string();
+        assert!(text.contains("minimumReleaseAge 72h: v1.0.1 is from 20"), "{text}");
+        assert!(policy.judge_info(br#"{"Version":"v1.0.1"}"#, minimum).is_err());
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_is_named() {
+        for (yaml, says) in [
+            ("{deny: ['a.example/[']}", "policy.deny: \"a.example/[\""),
+            ("{allow: ['@v1.0.0']}", "policy.allow: \"@v1.0.0\" names no module path"),
+            ("{deny: ['a.example/m@latest']}", "is not a version such as v1.2.3"),
+            ("{minimumReleaseAge: '3 weeks'}", "policy.minimumReleaseAge: \"3 weeks\" is not a duration such as 90m, 72h or 14d"),
+        ] {
+            let config = ProxyConfig::parse(&format!("version: 1\npolicy: {yaml}")).unwrap();
+            let text = Policy::new(&config).unwrap_err();
+            assert!(text.contains(says), "{text}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What the shipped role lets the operator do, and what it does not. Every other test of this folder runs under it.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::stage::{Stage, audited, stage, stage_alone};
+use super::{await_children, children, secret, with_secret};
+
+#[tokio::test]
+async fn the_operators_account_is_refused_what_the_operator_has_no_need_of() {
+    let Some(stage) = stage("access").await else { return };
+    let (account, namespace) = (stage.account(), stage.namespace.as_str());
+    let refused = [
+        ("list", "", "secrets"),
+        ("watch", "", "secrets"),
+        ("delete", "", "secrets"),
+        ("update", "", "secrets"),
+        ("get", "", "pods"),
+        ("create", "", "pods"),
+        ("patch", "", "pods"),
+        ("create", "", "pods/exec"),
+        ("patch", "", "pods/ephemeralcontainers"),
+        ("delete", "", "persistentvolumeclaims"),
+        ("delete", "", "configmaps"),
+        ("delete", "", "services"),
+        ("delete", "apps", "deployments"),
+        ("create", "apps", "daemonsets"),
+        ("delete", "networking.k8s.io", "networkpolicies"),
+        ("create", "", "serviceaccounts/token"),
+        ("impersonate", "", "serviceaccounts"),
+        ("patch", "", "namespaces"),
+        ("get", "", "nodes"),
+        ("create", "rbac.authorization.k8s.io", "rolebindings"),
+        ("patch", "rbac.authorization.k8s.io", "roles"),
+        ("patch", "gomodcache.io", "gomodulecaches"),
+        ("create", "gomodcache.io", "gomodulecaches"),
+        ("delete", "gomodcache.io", "gomodulecaches"),
+        ("create", "storage.k8s.io", "storageclasses"),
+    ];
+    for (verb, group, resource) in refused {
+        assert!(!account.may(verb, group, resource, "", Some(namespace)).await, "may {verb} {resource}");
+    }
+
+    let shown = |error: kube::Error| error.to_string();
+    let secrets: Api<Secret> = Api::namespaced(account.client(), namespace);
+    let error = secrets.list(&ListParams::default()).await.map(|_| ()).map_err(shown).unwrap_err();
+    assert!(error.contains("cannot list resource \"secrets\""), "{error}");
+    let pods: Api<Pod> = Api::namespaced(account.client(), namespace);
+    let image = json!({"metadata": {"annotations": {"a": "b"}}});
+    let error = pods.patch("victim", &PatchParams::default(), &Patch::Merge(&image)).await.map(|_| ()).map_err(shown).unwrap_err();
+    assert!(error.contains("cannot patch resource \"pods\""), "{error}");
+    let deployments: Api<Deployment> = Api::namespaced(account.client(), namespace);
+    let error = deployments.delete("victim", &DeleteParams::default()).await.map(|_| ()).map_err(shown).unwrap_err();
+    assert!(error.contains("cannot delete resource \"deployments\""), "{error}");
+}
+
+/// RBAC knows kinds and names, not owners. This is the list of what it can't hold back, so that nobody believes more.
+#[tokio::test]
+async fn the_role_cannot_tell_our_objects_from_those_of_others() {
+    let Some(stage) = stage("power").await else { return };
+    let (account, namespace) = (stage.account(), stage.namespace.as_str());
+    for (verb, group, resource) in [
+        ("get", "", "secrets"),
+        ("patch", "", "secrets"),
+        ("patch", "", "configmaps"),
+        ("patch", "", "services"),
+        ("patch", "", "persistentvolumeclaims"),
+        ("patch", "networking.k8s.io", "networkpolicies"),
+        ("patch", "apps", "deployments"),
+        ("create", "apps", "deployments"),
+    ] {
+        assert!(account.may(verb, group, resource, "of-someone-else", Some(namespace)).await, "{verb} {resource}: say so in SECURITY.md");
+    }
+}
+
+#[tokio::test]
+async fn the_shipped_role_grants_what_the_operator_uses_and_nothing_more() {
+    // Alone: other tests' refusals by quota or by this role would stand in the log as well.
+    let Some(stage) = stage_alone("role").await else { return };
+    if audited().is_none() {
+        eprintln!("not run: no audit log (GOMODCACHE_AUDIT_LOG is not set)");
+        return;
+    }
+    stage.apply(&secret(&json!({"gomodcache.io/hosts": "modules.corp.example"}), "first")).await;
+    let mut spec = with_secret("modules.corp.example");
+    spec["storage"] = json!({"storageClassName": "absent"});
+    stage.cache("sky", &spec).await;
+    stage.cache("sea", &json!({})).await;
+    await_children(&stage, "sky").await;
+    await_children(&stage, "sea").await;
+    stage.eventually("the status is written", async || stage.status("sky").await["observedGeneration"] == 1).await;
+    for (kind, name) in children("sky") {
+        // A change by someone else is undone by a patch of what exists.
+        stage.patch(kind, &name, &json!({"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})).await;
+    }
+    let granted = granted(&stage.account().role);
+    let used = || used(&stage);
+    stage.eventually("every granted verb is used", async || granted.is_subset(&used())).await;
+    let unknown: Vec<String> = used().difference(&granted).cloned().collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let forbidden = forbidden(&stage);
+    assert!(forbidden.is_empty(), "the operator was refused: {forbidden:?}");
+}
+
+fn granted(role: &Value) -> BTreeSet<String> {
+    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        assert!(rule["resourceNames"].is_null(), "this test does not know resourceNames");
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                granted.extend(texts(&rule["verbs"]).into_iter().map(|verb| format!("{verb} {group}/{resource}")));
+            }
+        }
+    }
+    granted
+}
+
+/// The operator's finished and allowed requests; a server-side apply that made an object needed `create` as well as `patch`.
+fn used(stage: &Stage) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for event in requests_of_the_operator(stage).iter().filter(|event| event["responseStatus"]["code"].as_u64() < Some(400)) {
+        let (verb, object) = (event["verb"].as_str().unwrap_or_default(), &event["objectRef"]);
+        if !object["resource"].is_string() || object["apiGroup"] == "authorization.k8s.io" {
+            continue;
+        }
+        let text = |key: &str| object[key].as_str().unwrap_or_default();
+        let resource = [text("resource"), text("subresource")].join("/");
+        let target = format!("{}/{}", text("apiGroup"), resource.trim_end_matches('/'));
+        if event["responseStatus"]["code"] == 201 {
+            used.insert(format!("create {target}"));
+        }
+        used.insert(format!("{verb} {target}"));
+    }
+    used
+}
+
+/// What RBAC refused to the operator itself; the test above this one asks in a namespace of its own.
+fn forbidden(stage: &Stage) -> Vec<String> {
+    let by_us = |event: &&Value| !event["objectRef"]["namespace"].as_str().is_some_and(|namespace| namespace.starts_with("op-access-"));
+    let decision = |event: &&Value| event["annotations"]["authorization.k8s.io/decision"] == "forbid";
+    requests_of_the_operator(stage).iter().filter(decision).filter(by_us).map(|event| event["requestURI"].to_string()).collect()
+}
+
+fn requests_of_the_operator(stage: &Stage) -> Vec<Value> {
+    let events = audited().unwrap_or_default();
+    events.into_iter().filter(|event| event["user"]["username"] == stage.account().user.as_str()).collect()
+}

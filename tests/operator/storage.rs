@@ -1,0 +1,191 @@
+//! Claims, classes and volumes.
+
+use serde_json::{Value, json};
+
+use super::await_children;
+use super::stage::{Stage, stage, stage_alone};
+
+fn class(name: &str, annotations: &Value) -> Value {
+    json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name, "annotations": annotations},
+           "provisioner": "tests.example/none"})
+}
+
+fn sized(size: &str) -> Value {
+    json!({"storage": {"size": size}})
+}
+
+/// A volume for the claim of a cache, so that the claim is bound: no provisioner is at work here.
+async fn provide(stage: &Stage, cache: &str, size: &str) -> String {
+    let name = format!("{}-{cache}", stage.namespace);
+    stage
+        .apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
+            "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/nowhere"},
+            "claimRef": {"namespace": stage.namespace, "name": format!("{cache}-proxy")},
+        }}))
+        .await;
+    name
+}
+
+/// Nothing runs pods in a control plane without a node, so the test says what a kubelet would.
+async fn run_pods(stage: &Stage, cache: &str) {
+    let label = async || {
+        let pods = stage.list("Pod").await;
+        pods.into_iter()
+            .find(|pod| pod.metadata.labels.as_ref().is_some_and(|l| l.get("app.kubernetes.io/instance").is_some_and(|i| i == cache)))
+    };
+    stage.eventually("there is a pod", async || label().await.is_some()).await;
+    let pod = label().await.unwrap().metadata.name.unwrap();
+    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    stage.patch_status("Pod", &pod, &json!({"status": {"phase": "Running", "conditions": ready}})).await;
+}
+
+async fn has_default_class(stage: &Stage) -> bool {
+    stage
+        .list("StorageClass")
+        .await
+        .iter()
+        .any(|class| class.metadata.annotations.iter().flatten().any(|(key, value)| key.ends_with("/is-default-class") && value == "true"))
+}
+
+#[tokio::test]
+async fn no_default_class_is_reported_with_the_remedy_and_one_that_appears_is_noticed() {
+    let Some(stage) = stage_alone("default").await else { return };
+    if has_default_class(&stage).await {
+        eprintln!("not run: the cluster has a default StorageClass, and a test must not take it away");
+        return;
+    }
+    for (cache, key) in
+        [("rye", "storageclass.kubernetes.io/is-default-class"), ("oat", "storageclass.beta.kubernetes.io/is-default-class")]
+    {
+        stage.cache(cache, &json!({})).await;
+        stage
+            .eventually("the condition says that there is none and what to do", async || {
+                let (status, reason, message) = stage.condition(cache, "StorageReady").await;
+                let says = |words: &str| message.contains(words);
+                status == "False" && reason == "NoDefaultStorageClass" && says("mark one as the default") && says("storageClassName")
+            })
+            .await;
+        assert_eq!(stage.condition(cache, "Ready").await.1, "NoDefaultStorageClass");
+        // At rest, so that nothing but the operator's own look finds the class.
+        stage.settle(cache).await;
+        let name = format!("{}-{cache}", stage.namespace);
+        stage.apply(&class(&name, &json!({key: "true"}))).await;
+        stage.eventually("the class is noticed", async || stage.condition(cache, "StorageReady").await.1 == "Provisioning").await;
+        stage.delete("StorageClass", &name).await;
+    }
+}
+
+#[tokio::test]
+async fn with_a_volume_and_a_pod_a_cache_is_ready_and_its_capacity_binds_the_size() {
+    let Some(stage) = stage("ready").await else { return };
+    stage.cache("plum", &json!({"upstreams": [{"url": "https://203.0.113.7/go"}], "storage": {"size": "2Gi"}})).await;
+    await_children(&stage, "plum").await;
+    stage.eventually("it is not ready for want of a volume", async || stage.condition("plum", "Ready").await.0 == "False").await;
+    assert_eq!(
+        stage.condition("plum", "Available").await,
+        ("False".into(), "NoPodAvailable".into(), stage.condition("plum", "Available").await.2)
+    );
+
+    let volume = provide(&stage, "plum", "3Gi").await;
+    stage.eventually("the storage is ready", async || stage.condition("plum", "StorageReady").await.0 == "True").await;
+    assert_eq!(stage.condition("plum", "Ready").await.1, "NoPodAvailable", "a volume alone serves nobody");
+    assert_eq!(stage.status("plum").await["storage"], json!({"requested": "2Gi", "capacity": "3Gi", "onDelete": "Retained"}));
+
+    run_pods(&stage, "plum").await;
+    stage.eventually("the cache is ready", async || stage.condition("plum", "Ready").await.0 == "True").await;
+    for kind in ["Available", "CredentialsReady", "EgressReady"] {
+        assert_eq!(stage.condition("plum", kind).await.0, "True", "{kind}");
+    }
+    assert_eq!(stage.status("plum").await["readyReplicas"], 1);
+
+    let smaller = json!({"spec": {"storage": {"size": "1Gi"}}});
+    let error = stage.try_patch("GoModuleCache", "plum", &smaller).await.unwrap_err();
+    assert!(error.contains("not shrink below the volume's present capacity"), "{error}");
+    stage.delete("PersistentVolume", &volume).await;
+}
+
+#[tokio::test]
+async fn a_size_that_the_api_server_refuses_is_reported_and_the_rest_goes_on() {
+    let Some(stage) = stage("grow").await else { return };
+    let spec = |size: &str, image: &str| json!({"storage": {"size": size}, "image": image});
+    stage.cache("pear", &spec("1Gi", "proxy.example/p:1")).await;
+    await_children(&stage, "pear").await;
+    stage
+        .eventually("the claim has its phase", async || {
+            stage.get("PersistentVolumeClaim", "pear-proxy").await.is_some_and(|claim| claim.data["status"]["phase"] == "Pending")
+        })
+        .await;
+    // A claim without a volume can't be changed at all.
+    stage.cache("pear", &spec("2Gi", "proxy.example/p:2")).await;
+    stage
+        .eventually("the condition has the server's words and the remedy", async || {
+            let (status, reason, message) = stage.condition("pear", "Ready").await;
+            status == "False"
+                && reason == "ChildRefused"
+                && message.contains("PersistentVolumeClaim pear-proxy")
+                && message.contains("delete it")
+        })
+        .await;
+    assert_eq!(stage.status("pear").await["observedGeneration"], 2);
+    assert_eq!(stage.status("pear").await["storage"]["requested"], "1Gi");
+    let deployment = stage.get("Deployment", "pear-proxy").await.unwrap();
+    assert_eq!(deployment.data["spec"]["template"]["spec"]["containers"][0]["image"], "proxy.example/p:2", "the refusal held up the rest");
+
+    stage.delete("PersistentVolumeClaim", "pear-proxy").await;
+    stage
+        .eventually("the claim is made anew", async || {
+            stage.status("pear").await["storage"]["requested"] == "2Gi" && stage.condition("pear", "Ready").await.1 != "ChildRefused"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_claim_of_someone_else_is_not_taken_up() {
+    let Some(stage) = stage("foreign").await else { return };
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "teak-proxy"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "7Gi"}}}});
+    stage.apply(&claim).await;
+    let before = stage.get("PersistentVolumeClaim", "teak-proxy").await.unwrap();
+    stage.cache("teak", &sized("9Gi")).await;
+    stage
+        .eventually("the condition says ClaimMismatch", async || {
+            let (status, reason, message) = stage.condition("teak", "StorageReady").await;
+            status == "False" && reason == "ClaimMismatch" && message.contains("teak-proxy")
+        })
+        .await;
+    let after = stage.get("PersistentVolumeClaim", "teak-proxy").await.unwrap();
+    assert_eq!((after.metadata.labels, &after.data["spec"]), (before.metadata.labels, &before.data["spec"]));
+    assert!(stage.get("Deployment", "teak-proxy").await.is_none(), "pods would write to someone else's volume");
+    stage.delete("PersistentVolumeClaim", "teak-proxy").await;
+    stage.eventually("the cache gets a claim of its own", async || stage.status("teak").await["storage"]["requested"] == "9Gi").await;
+}
+
+#[tokio::test]
+async fn a_claim_follows_the_deletion_policy_back_and_forth() {
+    let Some(stage) = stage("policy").await else { return };
+    let owners = async || {
+        stage.get("PersistentVolumeClaim", "lime-proxy").await.and_then(|claim| claim.metadata.owner_references).unwrap_or_default()
+    };
+    for (policy, said, count) in [("Delete", "Deleted", 1), ("Retain", "Retained", 0), ("Delete", "Deleted", 1)] {
+        stage.cache("lime", &json!({"storage": {"deletionPolicy": policy}})).await;
+        stage.eventually(&format!("under {policy} the claim has {count} owners"), async || owners().await.len() == count).await;
+        stage.eventually("the status says so", async || stage.status("lime").await["storage"]["onDelete"] == said).await;
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_cache_takes_its_children_and_under_delete_the_claim() {
+    let Some(stage) = stage("delete").await else { return };
+    stage.cache("keep", &json!({})).await;
+    stage.cache("lose", &json!({"storage": {"deletionPolicy": "Delete"}})).await;
+    for cache in ["keep", "lose"] {
+        await_children(&stage, cache).await;
+        stage.delete("GoModuleCache", cache).await;
+        for (kind, name) in super::children(cache) {
+            stage.eventually(&format!("{kind} {name} has gone"), async || stage.get(kind, &name).await.is_none()).await;
+        }
+    }
+    stage.eventually("the claim has gone", async || stage.get("PersistentVolumeClaim", "lose-proxy").await.is_none()).await;
+    let kept = stage.get("PersistentVolumeClaim", "keep-proxy").await.expect("the claim stays under Retain");
+    assert_eq!(kept.metadata.deletion_timestamp, None);
+}
