@@ -56,6 +56,7 @@ async fn an_empty_spec_is_a_useful_cache_and_its_defaults_show() {
     let Some(client) = client().await else { return };
     let complete = json!({
         "checksumDatabase": {"mode": "Verify", "whenUnavailable": "Serve"},
+        "lookAhead": "All",
         "replicas": 1,
         "storage": {"accessMode": "ReadWriteOnce", "deletionPolicy": "Retain", "evictAbovePercent": 90, "size": "10Gi"},
     });
@@ -132,6 +133,11 @@ fn wrong_elsewhere() -> Vec<Row> {
             "pattern must be one glob in GOPRIVATE's syntax",
         ),
         ("slashed-pattern", "ok", json!({"privateModules": [{"pattern": "git.corp.example/"}]}), "without commas, spaces, scheme or slash"),
+        ("deny-url", "ok", json!({"policy": {"deny": ["https://ci:hunter2@evil.example"]}}), "deny holds globs of module paths"),
+        ("deny-branch", "ok", json!({"policy": {"deny": ["evil.example/m@main"]}}), "a.example/m@v1.2.3"),
+        ("allow-comma", "ok", json!({"policy": {"allow": ["a.example,b.example"]}}), "allow holds globs of module paths"),
+        ("age-words", "ok", json!({"policy": {"minimumReleaseAge": "3 weeks"}}), "such as 90m, 72h or 14d"),
+        ("look-ahead", "ok", json!({"lookAhead": "Off"}), "Disabled"),
         ("dotted", "a.b", json!({}), "metadata.name names a Service"),
         ("digit-first", "1cache", json!({}), "metadata.name names a Service"),
         ("too-long", "a23456789-123456789-123456789-123456789-123456789-123", json!({}), "at most 52 characters"),

@@ -44,6 +44,12 @@ pub struct GoModuleCacheSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub private_modules: Vec<PrivateModules>,
+    /// What clients may not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// What is fetched before a client asks for it.
+    #[serde(default)]
+    pub look_ahead: LookAhead,
     /// The volume.
     #[serde(default)]
     pub storage: Storage,
@@ -138,6 +144,39 @@ pub struct PrivateModules {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._~/*?^-]+$') && !self.startsWith('/') && !self.endsWith('/') && !self.contains('//')").message("pattern must be one glob in GOPRIVATE's syntax, such as git.corp.example/*, without commas, spaces, scheme or slash at either end"))]
     pub pattern: String,
+}
+
+/// What clients may not have. A rule is a glob in GOPRIVATE's syntax, or one and a version: a.example/m@v1.2.3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Nobody gets these; the answer is 403 with the rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v[0-9][0-9A-Za-z.+-]*)?$'))").message("deny holds globs of module paths in GOPRIVATE's syntax, such as evil.example/*, or one and a version: a.example/m@v1.2.3"))]
+    pub deny: Vec<String>,
+    /// Nobody gets anything else. Empty: everything is allowed. Toolchains need not be named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v[0-9][0-9A-Za-z.+-]*)?$'))").message("allow holds globs of module paths in GOPRIVATE's syntax, such as good.example/*, or one and a version: a.example/m@v1.2.3"))]
+    pub allow: Vec<String>,
+    /// Such as 72h or 14d: younger versions of public modules are neither listed nor served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 12))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,6}[smhd]$')").message("minimumReleaseAge must be a whole number and a unit, such as 90m, 72h or 14d"))]
+    pub minimum_release_age: Option<String>,
+}
+
+/// What is fetched before a client asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum LookAhead {
+    /// What a go command certainly asks for next, and go.mod files that it may ask for.
+    #[default]
+    All,
+    /// Only what is certain.
+    Certain,
+    /// Nothing.
+    Disabled,
 }
 
 /// The checksum database.

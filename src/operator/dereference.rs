@@ -97,15 +97,11 @@ async fn class_state(client: &Client, cache: &GoModuleCache, claim: Option<&Pers
     match stored.or_else(|| cache.spec.storage.storage_class_name.clone()) {
         Some(name) => Ok(if api.get_opt(&name).await?.is_some() { ClassState::Fine } else { ClassState::Missing(name) }),
         None => {
-            let default = api.list(&ListParams::default()).await?.iter().any(is_default);
+            let default =
+                api.list(&ListParams::default()).await?.into_iter().any(|class| {
+                    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
+                });
             Ok(if default { ClassState::Fine } else { ClassState::NoDefault })
         }
     }
-}
-
-/// By either annotation, as the API server reads them.
-fn is_default(class: &StorageClass) -> bool {
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-        .iter()
-        .any(|key| class.annotations().get(*key).is_some_and(|value| value == "true"))
 }

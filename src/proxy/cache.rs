@@ -70,7 +70,7 @@ pub(super) struct Cache {
 /// That something is not there.
 struct Absence {
     since: Instant,
-    /// Of the memory: other sources may have it.
+    /// The memory's: it is a new one when other sources are asked, who may have it.
     epoch: u64,
     error: FetchError,
 }

@@ -39,12 +39,12 @@ pub struct Metrics {
     pub evicted_bytes: IntCounter,
     /// `gomodcache_evicted_age_seconds`: since the last use of what was evicted last. Hours, not days: the cache is too small.
     pub evicted_age: IntGauge,
-    /// `gomodcache_uncached_total`: objects that were served and could not be written to the volume.
-    pub uncached: IntCounter,
     /// `gomodcache_scrubbed_objects_total`.
     pub scrubbed: IntCounter,
     /// `gomodcache_quarantined_total`: objects that were broken on disk.
     pub quarantined: IntCounter,
+    /// `gomodcache_uncached_total`: objects that were served and could not be written to the volume.
+    pub uncached: IntCounter,
     /// `gomodcache_access_log_dropped_total`: lines that nobody took in time.
     pub access_log_dropped: IntCounter,
     /// `gomodcache_config_reload_failures_total`.
@@ -107,9 +107,9 @@ impl Metrics {
             evictions: counter("gomodcache_evictions_total", "Objects evicted.")?,
             evicted_bytes: counter("gomodcache_evicted_bytes_total", "Bytes evicted.")?,
             evicted_age: gauge("gomodcache_evicted_age_seconds", "Seconds since the last use of what was evicted last.")?,
-            uncached: counter("gomodcache_uncached_total", "Objects served that the volume could not take.")?,
             scrubbed: counter("gomodcache_scrubbed_objects_total", "Objects read again to see whether they are whole.")?,
             quarantined: counter("gomodcache_quarantined_total", "Objects that were broken on disk and moved away.")?,
+            uncached: counter("gomodcache_uncached_total", "Objects served that the volume could not take.")?,
             access_log_dropped: counter("gomodcache_access_log_dropped_total", "Lines of the access log that nobody took in time.")?,
             upstream_requests: counters(
                 "gomodcache_upstream_requests_total",

@@ -5,6 +5,7 @@ mod access;
 mod account;
 mod ca_bundles;
 mod dns;
+mod drift;
 mod refused;
 mod restart;
 mod stage;
@@ -252,9 +253,11 @@ async fn a_missing_storage_class_is_named_and_its_appearance_is_noticed() {
             status == "False" && reason == "StorageClassMissing" && message.contains(&class)
         })
         .await;
-    // At rest, so that nothing but the operator's own look finds the class.
+    // At rest, and with a class for whose sake no controller touches the claim: nothing but the operator's own look finds it.
     stage.settle("box").await;
-    stage.apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "tests.example/none"})).await;
+    let made = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+        "provisioner": "tests.example/none", "volumeBindingMode": "WaitForFirstConsumer"});
+    stage.apply(&made).await;
     stage.eventually("the class is noticed", async || stage.condition("box", "StorageReady").await.1 == "Provisioning").await;
     stage.delete("StorageClass", &class).await;
 }
@@ -326,7 +329,7 @@ async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
     let Some(stage) = stage("egress").await else { return };
     let host = "moving.corp.example";
     dns::set(host, "203.0.113.7");
-    stage.cache("ivy", &with_upstream(host)).await;
+    stage.cache("ivy", &with_upstream(&format!("{host}:8443"))).await;
     let holds = async |address: &str| {
         let policy = stage.get("NetworkPolicy", "ivy-proxy").await.map(|p| p.data["spec"]["egress"].to_string()).unwrap_or_default();
         let config = stage.get("ConfigMap", "ivy-config").await.map(|c| c.data["data"].to_string()).unwrap_or_default();
@@ -337,7 +340,10 @@ async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
     stage.eventually("the new address is allowed and pinned", async || holds("203.0.113.8").await).await;
     assert!(holds("203.0.113.7").await, "the old address was dropped at once");
     let policy = stage.get("NetworkPolicy", "ivy-proxy").await.unwrap();
-    assert!(!policy.data["spec"]["egress"].to_string().contains("53"), "the policy allows DNS");
+    let peer = |address: &str| json!({"ipBlock": {"cidr": format!("{address}/32")}});
+    // These and no other: not another port, and no DNS.
+    let rules = json!([{"ports": [{"port": 8443, "protocol": "TCP"}], "to": [peer("203.0.113.7"), peer("203.0.113.8")]}]);
+    assert_eq!(policy.data["spec"]["egress"], rules);
 }
 
 #[tokio::test]

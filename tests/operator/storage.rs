@@ -5,28 +5,23 @@ use serde_json::{Value, json};
 use super::await_children;
 use super::stage::{Stage, stage, stage_alone};
 
-fn class(name: &str, annotations: &Value) -> Value {
-    json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name, "annotations": annotations},
-           "provisioner": "tests.example/none"})
-}
-
 fn sized(size: &str) -> Value {
     json!({"storage": {"size": size}})
 }
 
 /// A volume for the claim of a cache, so that the claim is bound: no provisioner is at work here.
-async fn provide(stage: &Stage, cache: &str, size: &str) -> String {
+async fn provide(stage: &Stage, cache: &str, class: &str, size: &str) -> String {
     let name = format!("{}-{cache}", stage.namespace);
     stage
         .apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
-            "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/nowhere"},
+            "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/nowhere"}, "storageClassName": class,
             "claimRef": {"namespace": stage.namespace, "name": format!("{cache}-proxy")},
         }}))
         .await;
     name
 }
 
-/// Nothing runs pods in a control plane without a node, so the test says what a kubelet would.
+/// No node may have the pods of this test, so it says what a kubelet would.
 async fn run_pods(stage: &Stage, cache: &str) {
     let label = async || {
         let pods = stage.list("Pod").await;
@@ -54,60 +49,65 @@ async fn no_default_class_is_reported_with_the_remedy_and_one_that_appears_is_no
         eprintln!("not run: the cluster has a default StorageClass, and a test must not take it away");
         return;
     }
-    for (cache, key) in
-        [("rye", "storageclass.kubernetes.io/is-default-class"), ("oat", "storageclass.beta.kubernetes.io/is-default-class")]
-    {
-        stage.cache(cache, &json!({})).await;
-        stage
-            .eventually("the condition says that there is none and what to do", async || {
-                let (status, reason, message) = stage.condition(cache, "StorageReady").await;
-                let says = |words: &str| message.contains(words);
-                status == "False" && reason == "NoDefaultStorageClass" && says("mark one as the default") && says("storageClassName")
-            })
-            .await;
-        assert_eq!(stage.condition(cache, "Ready").await.1, "NoDefaultStorageClass");
-        // At rest, so that nothing but the operator's own look finds the class.
-        stage.settle(cache).await;
-        let name = format!("{}-{cache}", stage.namespace);
-        stage.apply(&class(&name, &json!({key: "true"}))).await;
-        stage.eventually("the class is noticed", async || stage.condition(cache, "StorageReady").await.1 == "Provisioning").await;
-        stage.delete("StorageClass", &name).await;
-    }
+    stage.cache("rye", &json!({})).await;
+    stage
+        .eventually("the condition says that there is none and what to do", async || {
+            let (status, reason, message) = stage.condition("rye", "StorageReady").await;
+            let says = |words: &str| message.contains(words);
+            status == "False" && reason == "NoDefaultStorageClass" && says("mark one as the default") && says("storageClassName")
+        })
+        .await;
+    assert_eq!(stage.condition("rye", "Ready").await.1, "NoDefaultStorageClass");
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "tests.example/none",
+        "metadata": {"name": stage.namespace, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    stage.apply(&class).await;
+    stage.eventually("the class is noticed", async || stage.condition("rye", "StorageReady").await.1 == "Provisioning").await;
+    stage.delete("StorageClass", &stage.namespace).await;
 }
 
 #[tokio::test]
-async fn with_a_volume_and_a_pod_a_cache_is_ready_and_its_capacity_binds_the_size() {
+async fn a_cache_is_ready_with_a_volume_a_pod_and_an_upstream_and_its_capacity_binds_the_size() {
     let Some(stage) = stage("ready").await else { return };
-    stage.cache("plum", &json!({"upstreams": [{"url": "https://203.0.113.7/go"}], "storage": {"size": "2Gi"}})).await;
+    let class = format!("static-{}", stage.namespace);
+    let spec = |url: &str| {
+        json!({"upstreams": [{"url": url}], "storage": {"size": "2Gi", "storageClassName": class},
+               "podTemplate": {"nodeSelector": {"tests.example/nowhere": "yes"}}})
+    };
+    stage.cache("plum", &spec("https://203.0.113.7/go")).await;
     await_children(&stage, "plum").await;
-    stage.eventually("it is not ready for want of a volume", async || stage.condition("plum", "Ready").await.0 == "False").await;
-    assert_eq!(
-        stage.condition("plum", "Available").await,
-        ("False".into(), "NoPodAvailable".into(), stage.condition("plum", "Available").await.2)
-    );
+    let ready = async || {
+        let (status, reason, _) = stage.condition("plum", "Ready").await;
+        (status, reason)
+    };
+    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    stage.eventually("it wants a volume", async || ready().await == is("False", "StorageClassMissing")).await;
+    assert_eq!(stage.condition("plum", "Available").await.1, "NoPodAvailable");
 
-    let volume = provide(&stage, "plum", "3Gi").await;
+    let volume = provide(&stage, "plum", &class, "3Gi").await;
     stage.eventually("the storage is ready", async || stage.condition("plum", "StorageReady").await.0 == "True").await;
-    assert_eq!(stage.condition("plum", "Ready").await.1, "NoPodAvailable", "a volume alone serves nobody");
+    assert_eq!(ready().await, is("False", "NoPodAvailable"), "a volume alone serves nobody");
     assert_eq!(stage.status("plum").await["storage"], json!({"requested": "2Gi", "capacity": "3Gi", "onDelete": "Retained"}));
 
     run_pods(&stage, "plum").await;
-    stage.eventually("the cache is ready", async || stage.condition("plum", "Ready").await.0 == "True").await;
+    stage.eventually("the cache is ready", async || ready().await == is("True", "Ready")).await;
     for kind in ["Available", "CredentialsReady", "EgressReady"] {
         assert_eq!(stage.condition("plum", kind).await.0, "True", "{kind}");
     }
     assert_eq!(stage.status("plum").await["readyReplicas"], 1);
 
-    let smaller = json!({"spec": {"storage": {"size": "1Gi"}}});
-    let error = stage.try_patch("GoModuleCache", "plum", &smaller).await.unwrap_err();
+    let error = stage.try_patch("GoModuleCache", "plum", &json!({"spec": {"storage": {"size": "1Gi"}}})).await.unwrap_err();
     assert!(error.contains("not shrink below the volume's present capacity"), "{error}");
+
+    stage.cache("plum", &spec("https://nowhere.corp.example/go")).await;
+    stage.eventually("pods alone are not enough", async || ready().await == is("False", "HostNotResolved")).await;
+    assert_eq!(stage.condition("plum", "Available").await.0, "True");
     stage.delete("PersistentVolume", &volume).await;
 }
 
 #[tokio::test]
 async fn a_size_that_the_api_server_refuses_is_reported_and_the_rest_goes_on() {
     let Some(stage) = stage("grow").await else { return };
-    let spec = |size: &str, image: &str| json!({"storage": {"size": size}, "image": image});
+    let spec = |size: &str, image: &str| json!({"storage": {"size": size, "storageClassName": "absent"}, "image": image});
     stage.cache("pear", &spec("1Gi", "proxy.example/p:1")).await;
     await_children(&stage, "pear").await;
     stage

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::Output;
 
-use gomodcache::config::{LookAhead, ProxyConfig};
-
 use crate::stage::{Stage, config};
 use crate::upstream::{Answer, Asked, Upstream, honest};
 
@@ -35,8 +33,7 @@ async fn download(stage: &Stage) {
 #[tokio::test]
 async fn a_second_download_asks_the_upstream_for_nothing_also_after_kill_9_and_offline() {
     let upstream = Upstream::start(honest).await;
-    let ahead = ProxyConfig { look_ahead: LookAhead::All, ..config(&[&upstream]) };
-    let mut stage = Stage::start(&ahead).await;
+    let mut stage = Stage::start(&config(&[&upstream])).await;
     download(&stage).await;
     assert!(upstream.take_paths().iter().any(|path| path.ends_with("v1.0.0.zip")));
     download(&stage).await;

@@ -3,6 +3,8 @@
 
 mod faults;
 mod go_client;
+mod look_ahead;
+mod policy;
 mod stage;
 mod tls;
 mod traps;

@@ -65,7 +65,7 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
         private_modules: Vec::new(),
         cache_limit: None,
         policy: Policy::default(),
-        // So that an upstream is asked for nothing but what the test asks for.
+        // What an upstream was asked for is what the client asked for.
         look_ahead: LookAhead::Disabled,
         resolution: Resolution::System,
     }

@@ -296,11 +296,16 @@ async fn converse(
 
 /// The zip of a version of `corp.example/Tea` that holds so many bytes that can't be made shorter.
 pub(crate) fn zip(version: &str, bytes: usize) -> Vec<u8> {
+    zip_of("corp.example/Tea", version, bytes)
+}
+
+/// The zip of a module's version, not packed.
+pub(crate) fn zip_of(module: &str, version: &str, bytes: usize) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    writer.start_file(format!("corp.example/Tea@{version}/go.mod"), options).unwrap();
-    writer.write_all(b"module corp.example/Tea\n").unwrap();
-    writer.start_file(format!("corp.example/Tea@{version}/tea.go"), options).unwrap();
+    writer.start_file(format!("{module}@{version}/go.mod"), options).unwrap();
+    writer.write_all(format!("module {module}\n").as_bytes()).unwrap();
+    writer.start_file(format!("{module}@{version}/tea.go"), options).unwrap();
     writer.write_all(b"package tea // ").unwrap();
     writer.write_all(&vec![b'x'; bytes]).unwrap();
     writer.finish().unwrap().into_inner()

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Validated, owned};
+use crate::api;
 use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, Policy, ProxyConfig, Resolution};
 
 pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap, ConfigError> {
@@ -12,8 +13,12 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap,
         checksum_database: cache.checksum_database.clone(),
         private_modules: cache.cache.spec.private_modules.iter().map(|module| module.pattern.clone()).collect(),
         cache_limit: cache.cache_limit,
-        policy: Policy::default(),
-        look_ahead: LookAhead::default(),
+        policy: policy(cache),
+        look_ahead: match cache.cache.spec.look_ahead {
+            api::LookAhead::All => LookAhead::All,
+            api::LookAhead::Certain => LookAhead::Certain,
+            api::LookAhead::Disabled => LookAhead::Disabled,
+        },
         resolution: Resolution::Pinned { hosts: pins.to_vec() },
     };
     Ok(ConfigMap {
@@ -21,4 +26,9 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap,
         data: Some([(CONFIG_FILE.to_owned(), config.to_yaml()?)].into()),
         ..ConfigMap::default()
     })
+}
+
+fn policy(cache: &Validated) -> Policy {
+    let api::Policy { deny, allow, minimum_release_age } = cache.cache.spec.policy.clone().unwrap_or_default();
+    Policy { deny, allow, minimum_release_age }
 }

@@ -1,0 +1,169 @@
+//! What is fetched before a client asks, and what never is.
+
+use std::time::Duration;
+
+use gomodcache::config::{LookAhead, Policy, ProxyConfig};
+
+use crate::stage::{Stage, config, eventually};
+use crate::upstream::{Answer, Asked, Upstream, zip_of};
+
+/// `a.example/old` (go 1.16) -> `b.example/new` (go 1.24) -> `c.example/deep`; `a.example/pruned` (go 1.24) guesses
+/// `b.example/new` and, absent everywhere, `d.example/absent`.
+async fn graph() -> Upstream {
+    Upstream::start(|asked: &Asked| {
+        let Some((module, file)) = asked.path.trim_start_matches('/').split_once("/@v/") else { return Answer::not_found() };
+        if module == "d.example/absent" {
+            return Answer::not_found();
+        }
+        let (go, requires) = match module {
+            "a.example/old" => ("1.16", "require b.example/new v1.0.0\n"),
+            "b.example/new" => ("1.24", "require c.example/deep v1.0.0\n"),
+            "a.example/pruned" => ("1.24", "require (\n b.example/new v1.0.0\n d.example/absent v1.0.0\n)\n"),
+            _ => ("1.24", ""),
+        };
+        match file {
+            "v1.0.0.info" => Answer::ok(r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+            "v1.0.0.mod" => Answer::ok(format!("module {module}\n\ngo {go}\n\n{requires}")),
+            "v1.0.0.zip" => Answer::ok(zip_of(module, "v1.0.0", 100)),
+            _ => Answer::not_found(),
+        }
+    })
+    .await
+}
+
+fn ahead(upstream: &Upstream, look_ahead: LookAhead) -> ProxyConfig {
+    ProxyConfig { look_ahead, ..config(&[upstream]) }
+}
+
+async fn kept_all(stage: &Stage, files: &[&str]) {
+    for file in files {
+        stage.kept(file).await;
+    }
+}
+
+/// Long enough for what should not happen.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+#[tokio::test]
+async fn a_zip_brings_the_go_mod_and_the_info_of_its_version_and_no_other_zip() {
+    let upstream = graph().await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    stage.get("/a.example/old/@v/v1.0.0.zip").await;
+    kept_all(&stage, &["a.example/old/@v/v1.0.0.mod", "a.example/old/@v/v1.0.0.info"]).await;
+    settle().await;
+    let mut paths = upstream.take_paths();
+    paths.sort();
+    assert_eq!(paths, ["info", "mod", "zip"].map(|e| format!("/a.example/old/@v/v1.0.0.{e}")));
+    assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"fetched\""]).await, 2.0);
+}
+
+#[tokio::test]
+async fn the_graph_below_an_old_module_is_fetched_to_the_last() {
+    let upstream = graph().await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::Certain)).await;
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    kept_all(&stage, &["b.example/new/@v/v1.0.0.mod", "c.example/deep/@v/v1.0.0.mod"]).await;
+}
+
+#[tokio::test]
+async fn a_guess_goes_one_level_deep_and_its_absence_is_nobodys_answer() {
+    let upstream = graph().await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
+    stage.kept("b.example/new/@v/v1.0.0.mod").await;
+    settle().await;
+    let guessed = upstream.take_paths();
+    assert!(guessed.contains(&"/d.example/absent/@v/v1.0.0.mod".to_owned()), "{guessed:?}");
+    assert!(!guessed.iter().any(|path| path.starts_with("/c.example/")), "{guessed:?}");
+    // Asked for by a client it is asked for again: nobody was told that it is absent.
+    assert_eq!(stage.get("/d.example/absent/@v/v1.0.0.mod").await.status, 404);
+    assert_eq!(upstream.take_paths(), ["/d.example/absent/@v/v1.0.0.mod"]);
+}
+
+#[tokio::test]
+async fn without_guesses_only_what_is_certain_is_fetched_and_without_anything_nothing() {
+    for look_ahead in [LookAhead::Certain, LookAhead::Disabled] {
+        let upstream = graph().await;
+        let stage = Stage::start(&ahead(&upstream, look_ahead)).await;
+        stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
+        settle().await;
+        assert_eq!(upstream.take_paths(), ["/a.example/pruned/@v/v1.0.0.mod"], "{look_ahead:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guess_that_a_client_asks_for_is_followed_then() {
+    let upstream = graph().await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
+    stage.kept("b.example/new/@v/v1.0.0.mod").await;
+    stage.get("/b.example/new/@v/v1.0.0.mod").await;
+    stage.kept("c.example/deep/@v/v1.0.0.mod").await;
+}
+
+#[tokio::test]
+async fn what_is_denied_is_not_fetched_ahead() {
+    let upstream = graph().await;
+    let policy = Policy { deny: vec!["b.example".to_owned()], ..Policy::default() };
+    let stage = Stage::start(&ProxyConfig { policy, ..ahead(&upstream, LookAhead::All) }).await;
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    settle().await;
+    assert_eq!(upstream.take_paths(), ["/a.example/old/@v/v1.0.0.mod"]);
+}
+
+#[tokio::test]
+async fn an_upstream_in_trouble_is_left_alone_for_a_while() {
+    let upstream = Upstream::start(|asked: &Asked| {
+        if asked.path.contains("a.example/old") {
+            let requires: String = (0..100).map(|i| format!(" b.example/m{i} v1.0.0\n")).collect();
+            return Answer::ok(format!("module a.example/old\n\ngo 1.16\n\nrequire (\n{requires})\n"));
+        }
+        Answer::new("429 Too Many Requests", "").with("Retry-After", "60")
+    })
+    .await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    eventually("the first refusal", async || !upstream.take_paths().is_empty()).await;
+    settle().await;
+    let asked = upstream.take_paths().len();
+    assert!(asked <= 70, "{asked} of 100 were asked for though the upstream wants to be left alone");
+}
+
+/// The real go command: after its first `.info` and its first `.zip` it finds everything there.
+#[tokio::test]
+async fn a_real_download_finds_its_infos_and_zips_already_there() {
+    const MODULES: usize = 12;
+    let upstream = Upstream::start(|asked: &Asked| {
+        let Some((module, file)) = asked.path.trim_start_matches('/').split_once("/@v/") else { return Answer::not_found() };
+        match file {
+            "v1.0.0.info" => Answer::ok(r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+            "v1.0.0.mod" => Answer::ok(format!("module {module}\n\ngo 1.24\n")),
+            "v1.0.0.zip" => Answer::ok(zip_of(module, "v1.0.0", 100)),
+            _ => Answer::not_found(),
+        }
+    })
+    .await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let requires: String = (0..MODULES).map(|i| format!(" a.example/m{i} v1.0.0\n")).collect();
+    std::fs::write(folder.path().join("go.mod"), format!("module main.example\n\ngo 1.24\n\nrequire (\n{requires})\n")).unwrap();
+    let output = tokio::process::Command::new("go")
+        .args(["mod", "download"])
+        .current_dir(folder.path())
+        .envs([("GOPROXY", stage.url.as_str()), ("GOSUMDB", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "-modcacherw")])
+        .envs([("GOMAXPROCS", "2")])
+        .env("GOMODCACHE", folder.path().join("modcache"))
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let paths = upstream.take_paths();
+    for endpoint in ["info", "zip"] {
+        let fetched = stage.metric("gomodcache_look_ahead_total", &[&format!("endpoint=\"{endpoint}\""), "result=\"fetched\""]).await;
+        assert!(fetched >= 6.0, "{fetched} of {MODULES} {endpoint}s were fetched ahead");
+        let asked = paths.iter().filter(|path| path.ends_with(endpoint)).count();
+        assert_eq!(asked, MODULES, "each {endpoint} was asked for once");
+    }
+}

@@ -1,0 +1,118 @@
+//! What clients may not have, and that no endpoint says otherwise than the next.
+
+use gomodcache::config::{Policy, ProxyConfig};
+
+use crate::stage::{Stage, config, eventually};
+use crate::upstream::{Answer, Asked, Upstream, honest};
+
+const OLD: &str = r#"{"Version":"v1.0.0","Time":"2020-01-01T00:00:00Z"}"#;
+
+fn young(version: &str) -> String {
+    format!(r#"{{"Version":"{version}","Time":"{}"}}"#, jiff::Timestamp::now())
+}
+
+/// v1.0.0 is years old; v1.1.0, the newest, and the branch `main` are of this moment.
+async fn tea() -> Upstream {
+    Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+        "@v/list" => Answer::ok("v1.0.0\nv1.1.0\n"),
+        "@latest" | "@v/v1.1.0.info" => Answer::ok(young("v1.1.0")),
+        "@v/v1.0.0.info" => Answer::ok(OLD),
+        "@v/v1.1.0.mod" => Answer::ok("module corp.example/Tea\n"),
+        "@v/main.info" => Answer::ok(young("v1.1.1-0.20250102030405-abcdefabcdef")),
+        _ => honest(asked),
+    })
+    .await
+}
+
+fn with_policy(upstream: &Upstream, policy: Policy) -> ProxyConfig {
+    ProxyConfig { policy, ..config(&[upstream]) }
+}
+
+fn three_days() -> Policy {
+    Policy { minimum_release_age: Some("72h".to_owned()), ..Policy::default() }
+}
+
+#[tokio::test]
+async fn a_denied_module_is_a_403_with_its_rule_and_nobody_is_asked() {
+    let upstream = tea().await;
+    let stage = Stage::start(&with_policy(&upstream, Policy { deny: vec!["corp.example/T*".to_owned()], ..Policy::default() })).await;
+    for file in ["list", "v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip", "main.info"] {
+        let got = stage.tea(file).await;
+        assert_eq!((got.status, got.text().as_str()), (403, "this cache's policy does not allow it: deny corp.example/T*\n"), "{file}");
+    }
+    assert_eq!(upstream.take_paths(), Vec::<String>::new());
+    assert!(stage.metric("gomodcache_requests_total", &["result=\"denied\""]).await >= 5.0);
+}
+
+#[tokio::test]
+async fn a_version_that_is_too_young_is_refused_at_every_endpoint_that_brings_code() {
+    let upstream = tea().await;
+    let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    let latest = stage.get("/corp.example/!tea/@latest").await;
+    assert_eq!(latest.text(), OLD);
+    // Twice: neither memory nor disk knows better.
+    for file in ["v1.1.0.info", "v1.1.0.zip", "main.info", "v1.1.0.info", "v1.1.0.zip", "main.info"] {
+        let got = stage.tea(file).await;
+        assert!(got.status == 403 && got.text().contains("minimumReleaseAge 72h: v1.1."), "{file}: {got:?}");
+    }
+    assert!(!upstream.take_paths().iter().any(|path| path.ends_with("v1.1.0.zip")));
+    // A go.mod file is asked for while versions are chosen.
+    assert_eq!(stage.tea("v1.1.0.mod").await.status, 200);
+    assert_eq!(stage.tea("v1.0.0.zip").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_pseudo_version_has_its_time_in_its_name() {
+    let upstream = tea().await;
+    let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    let now = jiff::Timestamp::now().strftime("%Y%m%d%H%M%S").to_string();
+    let got = stage.tea(&format!("v1.1.1-0.{now}-abcdefabcdef.zip")).await;
+    assert!(got.status == 403 && got.text().contains("minimumReleaseAge"), "{got:?}");
+    assert_eq!(upstream.take_paths(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_private_module_has_no_minimum_age() {
+    let upstream = tea().await;
+    let private = ProxyConfig { private_modules: vec!["corp.example".to_owned()], ..with_policy(&upstream, three_days()) };
+    let stage = Stage::start(&private).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\nv1.1.0\n");
+    assert_eq!(stage.tea("v1.1.0.info").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_denied_version_is_not_listed_and_the_real_go_command_takes_the_next() {
+    let upstream = tea().await;
+    let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let output = tokio::process::Command::new("go")
+        .args(["list", "-m", "corp.example/Tea@latest"])
+        .current_dir(folder.path())
+        .envs([("GOPROXY", stage.url.as_str()), ("GOSUMDB", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "-modcacherw")])
+        .env("GOMODCACHE", folder.path().join("modcache"))
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "corp.example/Tea v1.0.0\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_new_rule_holds_for_what_is_in_memory() {
+    let upstream = tea().await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.status, 200);
+    stage.configure(&with_policy(&upstream, Policy { deny: vec!["corp.example/Tea@v1.0.0".to_owned()], ..Policy::default() }));
+    eventually("the rule", async || stage.tea("v1.0.0.mod").await.status == 403).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.1.0\n");
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_leaves_the_running_one() {
+    let upstream = tea().await;
+    let stage = Stage::start(&with_policy(&upstream, Policy { deny: vec!["corp.example/T*".to_owned()], ..Policy::default() })).await;
+    stage.configure(&with_policy(&upstream, Policy { minimum_release_age: Some("soon".to_owned()), ..Policy::default() }));
+    let says = r#"policy.minimumReleaseAge: \"soon\" is not a duration such as 90m, 72h or 14d"#;
+    eventually("the refusal", async || stage.log().replace("\\\\\\\"", "\\\"").contains(says)).await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.status, 403);
+}
