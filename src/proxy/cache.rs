@@ -70,8 +70,8 @@ pub(super) struct Cache {
 /// That something is not there.
 struct Absence {
     since: Instant,
-    /// Which sources said so.
-    generation: u64,
+    /// The memory's: it is a new one when other sources are asked, who may have it.
+    epoch: u64,
     error: FetchError,
 }
 
@@ -85,7 +85,7 @@ impl Cache {
         let hot = self.memory.get(path, now)?;
         if let Some(file) = hot.use_to_count(now) {
             let (store, file) = (self.store.clone(), file.to_owned());
-            // Once a minute and object; nobody waits for it.
+            // Once an interval and object; nobody waits for it.
             drop(tokio::task::spawn_blocking(move || store.count_use(&file)));
         }
         Some(hot)
@@ -303,6 +303,9 @@ impl Cache {
         };
         let verify = self.live.verify();
         let look_up = verify.look_up(request, &chain);
+        if reporter.growing().is_some() {
+            self.store.caught_up().await;
+        }
         let fetched = match &sumdb_path {
             Some((_, asked)) => chain.fetch_sumdb(asked.escaped()).await.map(Fetched::Bytes),
             None => {
@@ -363,7 +366,7 @@ impl Cache {
 
     fn known_absent(&self, request: &Request) -> Option<FetchError> {
         let negative = lock(&self.negative);
-        let absence = negative.get(request).filter(|absence| absence.generation == self.live.generation())?;
+        let absence = negative.get(request).filter(|absence| absence.epoch == self.memory.epoch())?;
         (absence.since.elapsed() < NEGATIVE).then(|| absence.error.clone())
     }
 
@@ -373,7 +376,7 @@ impl Cache {
             negative.retain(|_, absence| absence.since.elapsed() < NEGATIVE);
         }
         if negative.len() < MAX_NEGATIVE {
-            let absence = Absence { since: Instant::now(), generation: self.live.generation(), error: error.clone() };
+            let absence = Absence { since: Instant::now(), epoch: self.memory.epoch(), error: error.clone() };
             negative.insert(request.clone(), absence);
         }
     }

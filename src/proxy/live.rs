@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,8 +24,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// The chain in use and where it came from.
 pub(super) struct Live {
     sources: ArcSwap<Sources>,
-    /// How often they were swapped.
-    generation: AtomicU64,
     store: Store,
     files: Option<Files>,
     memory: Arc<Memory>,
@@ -62,14 +59,7 @@ impl Live {
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
             let sources = Sources::new(&config, &BTreeMap::new(), store, &metrics).map_err(Error::Source)?;
-            return Ok(Self {
-                sources: ArcSwap::from_pointee(sources),
-                generation: AtomicU64::new(0),
-                store: store.clone(),
-                files: None,
-                memory,
-                metrics,
-            });
+            return Ok(Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: None, memory, metrics });
         };
         let files = Files {
             config: config.clone(),
@@ -95,14 +85,7 @@ impl Live {
                 sources_of(&last, store, &metrics).map_err(Error::Source)?
             }
         };
-        let live = Self {
-            sources: ArcSwap::from_pointee(sources),
-            generation: AtomicU64::new(0),
-            store: store.clone(),
-            files: Some(files),
-            memory,
-            metrics,
-        };
+        let live = Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: Some(files), memory, metrics };
         live.publish(&look);
         live.set_limit();
         Ok(live)
@@ -128,11 +111,6 @@ impl Live {
         self.sources.load().look_ahead
     }
 
-    /// Which sources those are: what earlier ones said is not what these say.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
     /// The command line's limit stands unless the configuration has one.
     fn set_limit(&self) {
         if let Some(limit) = self.sources.load().cache_limit {
@@ -152,7 +130,6 @@ impl Live {
             match sources_of(&look, &self.store, &self.metrics) {
                 Ok(sources) => {
                     self.sources.store(Arc::new(sources));
-                    self.generation.fetch_add(1, Ordering::Relaxed);
                     self.set_limit();
                     // After the swap: what the old chain answered must not outlive it.
                     self.memory.clear();

@@ -85,6 +85,14 @@ impl LookAhead {
         self.enqueue(&trail.client, steps, now);
     }
 
+    /// Notes that what a client asked for was not here.
+    pub(super) fn missed(&self, trail: &Trail, request: &Request, now: Instant) {
+        if self.cache.look_ahead() != Mode::Disabled {
+            let steps = lock(&trail.client).missed(request, &mut lock(&trail.infos));
+            self.enqueue(&trail.client, steps, now);
+        }
+    }
+
     /// Notes what a client got.
     pub(super) fn answered(&self, trail: &Trail, hot: &Hot, now: Instant) {
         if let Request::Mod(module, version) = &*hot.request

@@ -19,7 +19,7 @@ use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, semver
 use crate::quantity::parse_duration;
 use crate::source::FetchError;
 
-const TOOLCHAIN: &str = "golang.org/toolchain";
+pub(super) const TOOLCHAIN: &str = "golang.org/toolchain";
 /// How many versions' times are asked for at once.
 const AT_ONCE: usize = 32;
 

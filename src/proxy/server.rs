@@ -97,6 +97,9 @@ async fn handle(service: &Service, client: SocketAddr, trail: &Trail, http: http
                     let request = Arc::new(request);
                     service.look_ahead.asked(trail, &request, started);
                     let (answer, outcome) = service.cache.answer(&request, path).await;
+                    if matches!(outcome, Outcome::Miss | Outcome::Coalesced) {
+                        service.look_ahead.missed(trail, &request, started);
+                    }
                     if let Answer::Hot(hot) = &answer {
                         service.look_ahead.answered(trail, hot, started);
                     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::task::JoinSet;
 
+use super::policy::TOOLCHAIN;
 use crate::config::{ChecksumMode, ProxyConfig, WhenUnavailable};
 use crate::gomod::{ModulePath, Patterns, Request, Version};
 use crate::source::{Chain, FetchError};
@@ -17,10 +18,6 @@ use crate::telemetry::Metrics;
 
 /// How long an answer waits for the database.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The go commands themselves. Go never takes them for private, whatever the patterns say: nobody else has them, and only
-/// the checksum database vouches for them.
-const TOOLCHAIN: &str = "golang.org/toolchain";
 
 /// What is known of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +57,8 @@ impl Verify {
         Ok(Self { database, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics) })
     }
 
-    /// Whether a module must not be named to anybody outside.
+    /// Whether a module must not be named to anybody outside. Never a toolchain, as Go has it: nobody else has those, and
+    /// only the checksum database vouches for them.
     pub(super) fn is_private(&self, module: &ModulePath) -> bool {
         module.as_str() != TOOLCHAIN && self.private.matches(module.as_str())
     }

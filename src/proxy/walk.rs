@@ -44,8 +44,10 @@ pub(super) enum Why {
 #[derive(Debug)]
 pub(super) struct Walk {
     last: Instant,
-    /// The go.mod files asked for since the last `.info`, and those that certainly will be.
+    /// The go.mod files of the walk: those asked for one after another, without an `.info` in between.
     mods: Vec<Arc<Request>>,
+    /// An `.info` was asked for since: the next go.mod file begins another walk.
+    walked: bool,
     /// The highest version of each path that was asked for, required or fetched.
     highest: HashMap<ModulePath, Version>,
     /// Whose requirements were followed to the last.
@@ -55,11 +57,22 @@ pub(super) struct Walk {
 }
 
 /// The `.info` requests of one connection that followed one another.
-pub(super) type Infos = Vec<Arc<Request>>;
+#[derive(Debug, Default)]
+pub(super) struct Infos {
+    asked: Vec<Arc<Request>>,
+    /// A zip of one of them was asked for since: the next `.info` begins another row.
+    ended: bool,
+}
+
+impl Infos {
+    fn has(&self, module: &ModulePath, version: &Version) -> bool {
+        self.asked.iter().any(|info| matches!(&**info, Request::Info(m, v) if m == module && v == version))
+    }
+}
 
 impl Walk {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: now, mods: Vec::new(), highest: HashMap::new(), unpruned: HashSet::new(), built: HashSet::new() }
+        Self { last: now, mods: Vec::new(), walked: false, highest: HashMap::new(), unpruned: HashSet::new(), built: HashSet::new() }
     }
 
     /// Whether nothing was asked for a while.
@@ -67,47 +80,55 @@ impl Walk {
         now.saturating_duration_since(self.last) > SILENCE
     }
 
-    /// Notes a request, and says what comes next.
+    /// Notes a request, and says what comes next whether or not it is here.
     pub(super) fn asked(&mut self, request: &Arc<Request>, infos: &mut Infos, now: Instant) -> Vec<Step> {
         if self.is_silent(now) {
             *self = Self::new(now);
-            infos.clear();
+            *infos = Infos::default();
         }
         self.last = now;
-        if !request.is_immutable() {
-            // A branch or a list: versions are being chosen, and what was asked for is not what will be downloaded.
-            infos.clear();
-            return Vec::new();
-        }
         match &**request {
-            Request::Mod(..) => {
-                infos.clear();
+            Request::Mod(..) if request.is_immutable() => {
+                *infos = Infos::default();
+                if std::mem::take(&mut self.walked) {
+                    self.mods.clear();
+                }
                 if self.mods.len() < MAX_REMEMBERED {
                     self.mods.push(Arc::clone(request));
                 }
-                Vec::new()
             }
-            Request::Info(..) => {
-                if infos.len() < MAX_REMEMBERED {
-                    infos.push(Arc::clone(request));
+            Request::Info(..) if request.is_immutable() => {
+                self.walked = true;
+                if std::mem::take(&mut infos.ended) {
+                    infos.asked.clear();
                 }
-                if self.mods.len() < WALK {
-                    return Vec::new();
+                if infos.asked.len() < MAX_REMEMBERED {
+                    infos.asked.push(Arc::clone(request));
                 }
+            }
+            Request::Zip(module, version) if infos.has(module, version) => infos.ended = true,
+            Request::Zip(module, version) if request.is_immutable() => {
+                *infos = Infos::default();
+                if self.built.len() < MAX_REMEMBERED && self.built.insert((module.clone(), version.clone())) {
+                    let of_it = [Request::Mod(module.clone(), version.clone()), Request::Info(module.clone(), version.clone())];
+                    return of_it.map(certain).into();
+                }
+            }
+            // A branch or a list: versions are being chosen, and what was asked for is not what will be downloaded.
+            _ => *infos = Infos::default(),
+        }
+        Vec::new()
+    }
+
+    /// Says what comes next after a request whose object was not here: what follows is not here either, most likely.
+    /// A warm cache is never busy with what it has.
+    pub(super) fn missed(&mut self, request: &Request, infos: &mut Infos) -> Vec<Step> {
+        match request {
+            Request::Info(..) if request.is_immutable() && self.mods.len() >= WALK => {
                 selected(&std::mem::take(&mut self.mods)).into_iter().map(|(m, v)| certain(Request::Info(m, v))).collect()
             }
-            Request::Zip(module, version) => {
-                let of_this = |info: &Arc<Request>| matches!(&**info, Request::Info(m, v) if m == module && v == version);
-                if infos.iter().any(of_this) {
-                    let of = |info: &Arc<Request>| zip_of(info).map(certain);
-                    return std::mem::take(infos).iter().filter_map(of).collect();
-                }
-                infos.clear();
-                let key = (module.clone(), version.clone());
-                if self.built.len() >= MAX_REMEMBERED || !self.built.insert(key) {
-                    return Vec::new();
-                }
-                vec![certain(Request::Mod(module.clone(), version.clone())), certain(Request::Info(module.clone(), version.clone()))]
+            Request::Zip(module, version) if infos.has(module, version) => {
+                std::mem::take(infos).asked.iter().filter_map(|info| zip_of(info).map(certain)).collect()
             }
             _ => Vec::new(),
         }
@@ -211,11 +232,19 @@ mod tests {
     impl Client {
         fn new() -> Self {
             let now = Instant::now();
-            Self { walk: Walk::new(now), infos: Vec::new(), now }
+            Self { walk: Walk::new(now), infos: Infos::default(), now }
         }
 
-        fn asks(&mut self, path: &str) -> Vec<String> {
+        /// Of what is here.
+        fn finds(&mut self, path: &str) -> Vec<String> {
             names(&self.walk.asked(&request(path), &mut self.infos, self.now))
+        }
+
+        /// Of what is not here.
+        fn asks(&mut self, path: &str) -> Vec<String> {
+            let mut steps = self.finds(path);
+            steps.extend(names(&self.walk.missed(&request(path), &mut self.infos)));
+            steps
         }
 
         fn reads(&mut self, path: &str, file: &str) -> Vec<String> {
@@ -285,6 +314,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_here_brings_nothing_until_something_is_not() {
+        let mut client = Client::new();
+        for i in 0..5 {
+            client.finds(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+        }
+        assert!(client.finds("/a.example/m0/@v/v1.0.0.info").is_empty());
+        assert_eq!(client.asks("/a.example/m1/@v/v1.0.0.info").len(), 5);
+        assert!(client.finds("/a.example/m0/@v/v1.0.0.zip").is_empty());
+        assert_eq!(client.asks("/a.example/m1/@v/v1.0.0.zip"), ["a.example/m0/@v/v1.0.0.zip", "a.example/m1/@v/v1.0.0.zip"]);
+    }
+
+    #[test]
+    fn another_walk_and_another_row_of_infos_begin_anew() {
+        let mut client = Client::new();
+        for i in 0..5 {
+            client.finds(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+        }
+        client.finds("/a.example/m0/@v/v1.0.0.info");
+        client.finds("/a.example/m0/@v/v1.0.0.zip");
+        client.finds("/b.example/m0/@v/v1.0.0.info");
+        assert_eq!(client.asks("/b.example/m0/@v/v1.0.0.zip"), ["b.example/m0/@v/v1.0.0.zip"]);
+        client.finds("/b.example/m0/@v/v1.0.0.mod");
+        assert!(client.asks("/b.example/m1/@v/v1.0.0.info").is_empty());
+    }
+
+    #[test]
     fn three_mods_are_no_walk() {
         let mut client = Client::new();
         for i in 0..3 {
@@ -308,7 +363,7 @@ mod tests {
     fn infos_of_another_connection_or_before_another_question_bring_no_zips() {
         let mut client = Client::new();
         client.asks("/a.example/m/@v/v1.0.0.info");
-        client.infos = Vec::new();
+        client.infos = Infos::default();
         assert!(!client.asks("/a.example/m/@v/v1.0.0.zip").iter().any(|step| step.ends_with(".zip")));
         for between in ["/a.example/m/@v/list", "/a.example/n/@v/v1.0.0.mod", "/a.example/n/@v/main.info"] {
             client.asks("/a.example/o/@v/v1.0.0.info");

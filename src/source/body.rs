@@ -197,6 +197,9 @@ impl Upstream {
             Ok(from) => match &wanted.file {
                 Some(to) => {
                     to.restart().map_err(local)?;
+                    if !to.promise(from.metadata().await.ok().map(|metadata| metadata.len())) {
+                        return Err(self.fault(Class::Verification, "the zip's length changed while it was read".to_owned()).into());
+                    }
                     let mut pieces = tokio_util::io::ReaderStream::with_capacity(from, 1 << 20);
                     while let Some(piece) = pieces.next().await {
                         let piece = piece.map_err(|e| self.fault(Class::Connect, e.to_string()))?;

@@ -1,7 +1,7 @@
 //! Making objects visible: one thread that syncs what arrived within a tenth of a second together and then renames it.
 //!
 //! A rename before the sync could, after a power cut, leave a name with a torn file. So every batch is: write, sync, rename,
-//! sync the folders. A download's answers do not wait for it.
+//! sync the folders. A download's answers do not wait for it; the next download waits when the disk falls behind.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempPath;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Growing;
 use super::usage::Usage;
@@ -45,25 +45,45 @@ pub(super) enum Content {
 pub(super) struct Committer {
     queue: Option<mpsc::SyncSender<Commit>>,
     thread: Option<JoinHandle<()>>,
+    /// Bytes that wait or are being written.
+    backlog: watch::Sender<u64>,
+    usage: Arc<Usage>,
 }
 
 impl Committer {
     pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>) -> io::Result<Self> {
         let (queue, commits) = mpsc::sync_channel(QUEUE);
+        let backlog = watch::Sender::new(0_u64);
+        let (account, waiting) = (Arc::clone(&usage), backlog.clone());
         let run = move || {
-            usage.scan();
-            while let Some(batch) = next_batch(&commits) {
-                usage.make_room(batch.iter().map(Commit::size).sum());
-                commit(batch, &tmp, &usage);
+            account.scan();
+            while let Some(batch) = next_batch(&commits, account.most_at_once()) {
+                let bytes: u64 = batch.iter().map(Commit::size).sum();
+                account.make_room(bytes);
+                commit(batch, &tmp, &account);
+                waiting.send_modify(|backlog| *backlog = backlog.saturating_sub(bytes));
             }
         };
         let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(run)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), thread: Some(thread), backlog, usage })
+    }
+
+    /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit.
+    pub(super) async fn caught_up(&self) {
+        let most = self.usage.most_at_once() * 2;
+        let mut backlog = self.backlog.subscribe();
+        // The sender is here, so the wait can't fail.
+        drop(backlog.wait_for(|backlog| *backlog <= most).await);
     }
 
     /// Queues an object. May block for a moment when the queue is full.
     pub(super) fn send(&self, commit: Commit) -> io::Result<()> {
         let gone = || io::Error::other("the committing thread has ended");
+        let size = commit.size();
+        if self.usage.can_never_hold(size) {
+            return Err(io::Error::other(format!("{size} bytes are more than this cache may hold")));
+        }
+        self.backlog.send_modify(|backlog| *backlog += size);
         self.queue.as_ref().ok_or_else(gone)?.send(commit).map_err(|_| gone())
     }
 }
@@ -71,7 +91,10 @@ impl Committer {
 impl Committer {
     /// Queues an object unless the queue is full.
     pub(super) fn try_send(&self, commit: Commit) {
+        let size = commit.size();
+        self.backlog.send_modify(|backlog| *backlog += size);
         if self.queue.as_ref().is_none_or(|queue| queue.try_send(commit).is_err()) {
+            self.backlog.send_modify(|backlog| *backlog = backlog.saturating_sub(size));
             tracing::debug!("the disk is too slow to keep everything");
         }
     }
@@ -95,12 +118,17 @@ impl Commit {
     }
 }
 
-fn next_batch(commits: &mpsc::Receiver<Commit>) -> Option<Vec<Commit>> {
+/// `most` is in bytes; the last of a batch may be beyond it.
+fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64) -> Option<Vec<Commit>> {
     let mut batch = vec![commits.recv().ok()?];
+    let mut bytes: u64 = batch.iter().map(Commit::size).sum();
     let until = Instant::now() + GROUP;
-    while batch.len() < MAX_GROUP {
+    while batch.len() < MAX_GROUP && bytes < most {
         match commits.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(commit) => batch.push(commit),
+            Ok(commit) => {
+                bytes += commit.size();
+                batch.push(commit);
+            }
             Err(_) => break,
         }
     }

@@ -162,6 +162,11 @@ impl Store {
         }
     }
 
+    /// Waits until the disk has caught up with earlier downloads. To be awaited before the next one begins.
+    pub async fn caught_up(&self) {
+        self.committer.caught_up().await;
+    }
+
     /// Makes a small object visible under a path. Returns when it is.
     ///
     /// # Errors

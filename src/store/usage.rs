@@ -20,7 +20,7 @@ use super::STATE_DIR;
 use crate::telemetry::Metrics;
 
 /// A use within this time of the last one is not counted again.
-pub const USE_INTERVAL: Duration = Duration::from_secs(60);
+pub const USE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_USES: u32 = 3;
 /// Eviction goes on until this share of the limit is left.
 const LOW_WATERMARK: f64 = 0.9;
@@ -66,6 +66,16 @@ impl Usage {
     pub(super) fn set_limit(&self, limit: Option<u64>) {
         self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.metrics.cache_limit_bytes.set(limit.map_or(0, to_gauge));
+    }
+
+    /// How many bytes are made visible in one step: a small part of the limit.
+    pub(super) fn most_at_once(&self) -> u64 {
+        (self.limit.load(Ordering::Relaxed) / 16).clamp(1 << 20, 256 << 20)
+    }
+
+    /// Whether an object would not fit though everything else went.
+    pub(super) fn can_never_hold(&self, size: u64) -> bool {
+        size > share(self.limit.load(Ordering::Relaxed), LOW_WATERMARK)
     }
 
     /// Counts what is on disk. Takes as long as a walk over the folder.
