@@ -31,6 +31,8 @@ pub const CREDENTIALS_DIR: &str = "/etc/gomodcache/credentials";
 pub const CACHE_DIR: &str = "/var/cache/gomodcache";
 /// The key of the credentials Secret that names its content: a random id, new only when the content is new.
 pub const GENERATION_KEY: &str = "generation";
+/// The key of the credentials Secret whose content opens the admin endpoints that name modules.
+pub const ADMIN_TOKEN_KEY: &str = "admin-token";
 /// Each credential is one key of the credentials Secret: this prefix and the name of the user's Secret.
 pub const CREDENTIAL_KEY_PREFIX: &str = "credential.";
 /// The port of the module endpoints, in the pod and on the Service.

@@ -40,7 +40,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let metrics = Metrics::new(&registry)?;
     let health = Health::default();
     let listener = tokio::net::TcpListener::bind(settings.admin_listen).await?;
-    let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), shutdown.clone()));
+    let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
     let client = Client::try_default().await?;
     let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gomodcache-system".to_owned());
     let context = Context { client: client.clone(), metrics, egress, defaults, settings, namespace };

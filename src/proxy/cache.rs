@@ -260,6 +260,41 @@ impl Cache {
         }
     }
 
+    /// What opens the endpoints that name modules.
+    pub(super) fn admin_token(&self) -> Option<Vec<u8>> {
+        self.live.admin_token()
+    }
+
+    /// The rule against a request, whatever its version's age.
+    pub(super) fn refusal(&self, request: &Request) -> Option<FetchError> {
+        self.live.policy().refusal(request)
+    }
+
+    /// Whether a module must not be named to anybody outside.
+    pub(super) fn is_private(&self, module: &ModulePath) -> bool {
+        self.live.verify().is_private(module)
+    }
+
+    /// What is known of an object, without a change to it.
+    pub(super) async fn explain(&self, request: &Request, now: Instant) -> super::explain::Object {
+        let file = self.store.path(request);
+        let metadata = tokio::fs::metadata(&file).await.ok();
+        let hash = match request {
+            Request::Zip(..) => tokio::fs::read_to_string(file.with_extension("ziphash")).await.ok(),
+            _ => None,
+        };
+        super::explain::Object {
+            endpoint: request.endpoint(),
+            cached: metadata.is_some(),
+            bytes: metadata.as_ref().map(std::fs::Metadata::len),
+            last_use: metadata.and_then(|metadata| metadata.modified().ok()).and_then(|time| jiff::Timestamp::try_from(time).ok()),
+            hash,
+            in_memory: self.memory.get(&request.as_go_asks(), now).is_some(),
+            downloading: self.downloads.get(request).is_some(),
+            known_absent: self.known_absent(request).is_some(),
+        }
+    }
+
     /// How far to look ahead.
     pub(super) fn look_ahead(&self) -> LookAhead {
         self.live.look_ahead()

@@ -14,8 +14,10 @@ use super::memory::Memory;
 use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
-use crate::config::{CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig};
-use crate::source::{Chain, from_environment};
+use crate::config::{
+    ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig,
+};
+use crate::source::{Chain, Journal, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -24,10 +26,17 @@ const POLL: Duration = Duration::from_secs(1);
 /// The chain in use and where it came from.
 pub(super) struct Live {
     sources: ArcSwap<Sources>,
-    store: Store,
     files: Option<Files>,
-    memory: Arc<Memory>,
-    metrics: Arc<Metrics>,
+    lasting: Lasting,
+}
+
+/// What outlives every configuration.
+#[derive(Clone)]
+pub(super) struct Lasting {
+    pub(super) store: Store,
+    pub(super) memory: Arc<Memory>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) journal: Arc<Journal>,
 }
 
 struct Files {
@@ -44,6 +53,7 @@ struct Sources {
     cache_limit: Option<u64>,
     look_ahead: LookAhead,
     policy: Arc<Policy>,
+    admin_token: Option<Vec<u8>>,
 }
 
 /// What one look at the files found.
@@ -54,21 +64,20 @@ struct Look {
 }
 
 impl Live {
-    pub(super) async fn load(settings: &Settings, store: &Store, memory: &Arc<Memory>, metrics: &Arc<Metrics>) -> Result<Self, Error> {
-        let (memory, metrics) = (Arc::clone(memory), Arc::clone(metrics));
+    pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
-            let sources = Sources::new(&config, &BTreeMap::new(), store, &metrics).map_err(Error::Source)?;
-            return Ok(Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: None, memory, metrics });
+            let sources = Sources::new(&config, &BTreeMap::new(), None, &lasting).map_err(Error::Source)?;
+            return Ok(Self { sources: ArcSwap::from_pointee(sources), files: None, lasting });
         };
         let files = Files {
             config: config.clone(),
             credentials: credentials_dir(config),
-            last_good: store.state_dir().join("last-good.yaml"),
-            store: store.clone(),
+            last_good: lasting.store.state_dir().join("last-good.yaml"),
+            store: lasting.store.clone(),
         };
         let look = files.look();
-        let sources = match sources_of(&look, store, &metrics) {
+        let sources = match sources_of(&look, &lasting) {
             Ok(sources) => {
                 files.remember(&look).await;
                 sources
@@ -80,12 +89,12 @@ impl Live {
                     return Err(Error::Source(error));
                 };
                 tracing::error!(error, "the configuration can't be used; going on with the last good one");
-                metrics.reload_failures.inc();
+                lasting.metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
-                sources_of(&last, store, &metrics).map_err(Error::Source)?
+                sources_of(&last, &lasting).map_err(Error::Source)?
             }
         };
-        let live = Self { sources: ArcSwap::from_pointee(sources), store: store.clone(), files: Some(files), memory, metrics };
+        let live = Self { sources: ArcSwap::from_pointee(sources), files: Some(files), lasting };
         live.publish(&look);
         live.set_limit();
         Ok(live)
@@ -106,6 +115,11 @@ impl Live {
         Arc::clone(&self.sources.load().policy)
     }
 
+    /// What opens the endpoints that name modules.
+    pub(super) fn admin_token(&self) -> Option<Vec<u8>> {
+        self.sources.load().admin_token.clone()
+    }
+
     /// How far to look ahead.
     pub(super) fn look_ahead(&self) -> LookAhead {
         self.sources.load().look_ahead
@@ -114,7 +128,7 @@ impl Live {
     /// The command line's limit stands unless the configuration has one.
     fn set_limit(&self) {
         if let Some(limit) = self.sources.load().cache_limit {
-            self.store.set_limit(Some(limit));
+            self.lasting.store.set_limit(Some(limit));
         }
     }
 
@@ -127,18 +141,18 @@ impl Live {
             if look == last {
                 continue;
             }
-            match sources_of(&look, &self.store, &self.metrics) {
+            match sources_of(&look, &self.lasting) {
                 Ok(sources) => {
                     self.sources.store(Arc::new(sources));
                     self.set_limit();
                     // After the swap: what the old chain answered must not outlive it.
-                    self.memory.clear();
+                    self.lasting.memory.clear();
                     files.remember(&look).await;
                     self.publish(&look);
                     tracing::info!("configuration reloaded");
                 }
                 Err(error) => {
-                    self.metrics.reload_failures.inc();
+                    self.lasting.metrics.reload_failures.inc();
                     tracing::error!(error, "the new configuration can't be used; the running one stays");
                 }
             }
@@ -151,8 +165,8 @@ impl Live {
         let config: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let generation =
             look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
-        self.metrics.config_info.reset();
-        self.metrics.config_info.with_label_values(&[config, generation]).set(1);
+        self.lasting.metrics.config_info.reset();
+        self.lasting.metrics.config_info.with_label_values(&[config, generation]).set(1);
     }
 }
 
@@ -178,7 +192,7 @@ impl Files {
     }
 }
 
-fn sources_of(look: &Look, store: &Store, metrics: &Arc<Metrics>) -> Result<Sources, String> {
+fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
     let config = ProxyConfig::parse(&look.config).map_err(|e| e.to_string())?;
     let mut credentials = BTreeMap::new();
     for (key, bytes) in &look.credentials {
@@ -187,19 +201,27 @@ fn sources_of(look: &Look, store: &Store, metrics: &Arc<Metrics>) -> Result<Sour
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    Sources::new(&config, &credentials, store, metrics)
+    Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)
 }
 
 impl Sources {
     fn new(
         config: &ProxyConfig,
         credentials: &BTreeMap<String, Credential>,
-        store: &Store,
-        metrics: &Arc<Metrics>,
+        admin_token: Option<Vec<u8>>,
+        lasting: &Lasting,
     ) -> Result<Self, String> {
-        let chain = Arc::new(Chain::new(config, credentials, metrics)?);
+        let Lasting { store, metrics, journal, .. } = lasting;
+        let chain = Arc::new(Chain::new(config, credentials, metrics, journal)?);
         let verify = Arc::new(Verify::new(config, store, metrics)?);
-        Ok(Self { chain, verify, cache_limit: config.cache_limit, look_ahead: config.look_ahead, policy: Arc::new(Policy::new(config)?) })
+        Ok(Self {
+            chain,
+            verify,
+            cache_limit: config.cache_limit,
+            look_ahead: config.look_ahead,
+            policy: Arc::new(Policy::new(config)?),
+            admin_token,
+        })
     }
 }
 

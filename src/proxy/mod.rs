@@ -6,6 +6,7 @@ mod access_log;
 mod body;
 mod cache;
 mod download;
+mod explain;
 mod labels;
 mod live;
 mod look_ahead;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use access_log::AccessLog;
 use cache::Cache;
 use labels::Counters;
-use live::Live;
+use live::{Lasting, Live};
 use look_ahead::LookAhead;
 use memory::Memory;
 
@@ -95,8 +96,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::open(&settings.cache_dir, settings.cache_limit, &metrics)
         .map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
-    let memory = Arc::new(Memory::new());
-    let live = Arc::new(Live::load(&settings, &store, &memory, &metrics).await?);
+    let lasting = Lasting { store, memory: Arc::new(Memory::new()), metrics: Arc::clone(&metrics), journal: Arc::default() };
+    let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
     let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(
@@ -107,11 +108,12 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     health.set_ready(true);
     // The admin server outlives the drain, so that the last requests are still counted where someone can read them.
     let admin_shutdown = CancellationToken::new();
-    let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), admin_shutdown.clone()));
+    let Lasting { store, memory, journal, .. } = lasting;
+    let cache = Arc::new(Cache::new(store.clone(), Arc::clone(&live), Arc::clone(&memory)));
+    let explain = explain::router(Arc::clone(&cache), journal, settings.admin_listen.ip().is_loopback());
+    let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), explain, admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
-
-    let scrubber = tokio::spawn(scrubber::run(store.clone(), Arc::clone(&memory), Arc::clone(&metrics), shutdown.clone()));
-    let cache = Arc::new(Cache::new(store, live, memory));
+    let scrubber = tokio::spawn(scrubber::run(store, memory, Arc::clone(&metrics), shutdown.clone()));
     let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));
     let ahead = tokio::spawn(Arc::clone(&look_ahead).run(shutdown.clone()));
     let service = server::Service {

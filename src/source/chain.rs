@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::upstream::Upstream;
-use super::{Check, Class, Fault, FetchError, Fetched, Wanted};
+use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
 use crate::telemetry::Metrics;
 
@@ -33,10 +33,15 @@ impl Chain {
     ///
     /// # Errors
     /// A sentence that names the upstream, for a certificate or a URL that can't be used.
-    pub fn new(config: &ProxyConfig, credentials: &BTreeMap<String, Credential>, metrics: &Arc<Metrics>) -> Result<Self, String> {
+    pub fn new(
+        config: &ProxyConfig,
+        credentials: &BTreeMap<String, Credential>,
+        metrics: &Arc<Metrics>,
+        journal: &Arc<Journal>,
+    ) -> Result<Self, String> {
         let make = |upstream: &config::Upstream| {
             let credential = upstream.credential.as_ref().and_then(|name| credentials.get(name));
-            Upstream::new(upstream, credential, &config.resolution, metrics).map(Arc::new)
+            Upstream::new(upstream, credential, &config.resolution, metrics, journal).map(Arc::new)
         };
         let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
         let sumdb = config.checksum_database.as_ref().map(|database| {

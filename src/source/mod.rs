@@ -6,6 +6,7 @@ mod breaker;
 mod chain;
 mod environment;
 mod fault;
+mod journal;
 mod request;
 mod resolve;
 mod upstream;
@@ -20,6 +21,7 @@ use crate::store::Growing;
 pub use chain::Chain;
 pub use environment::{EnvironmentError, from_environment};
 pub use fault::{Class, Fault, FetchError};
+pub use journal::{Attempt, Journal};
 
 /// What must be true of an answer before it is believed.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use url::Url;
 use super::breaker::Breaker;
 use super::request::{Resume, chain_text};
 use super::resolve::Resolver;
-use super::{Class, Fault, FetchError, Fetched, Wanted};
+use super::{Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
 use crate::telemetry::Metrics;
 
@@ -33,6 +33,7 @@ pub(super) struct Upstream {
     pub(super) resolver: Resolver,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
 }
 
@@ -42,6 +43,7 @@ impl Upstream {
         credential: Option<&Credential>,
         resolution: &Resolution,
         metrics: &Arc<Metrics>,
+        journal: &Arc<Journal>,
     ) -> Result<Self, String> {
         let host = config.url.host_str().unwrap_or("localhost").to_ascii_lowercase();
         if config.url.scheme() == "http" && !config.internal {
@@ -72,6 +74,7 @@ impl Upstream {
             resolver,
             timeouts: config.timeouts,
             metrics: Arc::clone(metrics),
+            journal: Arc::clone(journal),
             breaker: Mutex::default(),
         })
     }
@@ -83,6 +86,7 @@ impl Upstream {
         loop {
             self.admit()?;
             self.metrics.upstream_endpoint_requests.with_label_values(&[wanted.endpoint]).inc();
+            let started = Instant::now();
             let result = self.try_fetch(wanted, &mut tag).await;
             let class = match &result {
                 Ok(_) => "ok",
@@ -91,6 +95,11 @@ impl Upstream {
                 Err(FetchError::Offline | FetchError::Private | FetchError::Denied(_) | FetchError::Local(_)) => return result,
             };
             self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
+            let reason = match &result {
+                Err(FetchError::Fault(fault)) => Some(fault.reason.clone()),
+                _ => None,
+            };
+            self.journal.note(&wanted.path, &self.host, class, reason, started.elapsed());
             self.note(&result);
             match &result {
                 Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => match pause(fault, attempt) {

@@ -31,16 +31,23 @@ impl Health {
     }
 }
 
-/// Serves the admin endpoints until the token is cancelled.
+/// Serves the admin endpoints, and `more`, until the token is cancelled.
 ///
 /// # Errors
 /// The listener failed.
-pub async fn serve_admin(listener: TcpListener, registry: Registry, health: Health, shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn serve_admin(
+    listener: TcpListener,
+    registry: Registry,
+    health: Health,
+    more: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state((registry, health));
+        .with_state((registry, health))
+        .merge(more);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 

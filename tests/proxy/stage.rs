@@ -128,6 +128,10 @@ impl Stage {
         write_config(self.folder.path(), config);
     }
 
+    pub(crate) fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// Where `config/`, `credentials/` and `cache/` lie.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
