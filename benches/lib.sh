@@ -1,7 +1,8 @@
 # Shared by the benchmarks: programs, ports, processes of our own, medians.
 top=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd); cd "$top"
 work=$(mktemp -d) pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null; chmod -R u+w "$work"; rm -rf "$work"' EXIT
+cleanup() { kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null; chmod -R u+w "$work"; rm -rf "$work"; }
+trap cleanup EXIT
 
 need() { # PROGRAM PACKAGE...: installs Debian packages for a program that is missing
   local program=$1; shift
