@@ -143,7 +143,7 @@ async fn what_the_database_contradicts_is_neither_served_nor_kept() {
 }
 
 #[tokio::test]
-async fn without_a_verdict_a_version_is_served_and_not_kept_and_what_the_database_does_not_know_must_stay_the_same() {
+async fn without_a_verdict_a_version_is_served_and_not_kept_and_without_a_database_it_must_stay_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n")]);
     upstream(&folder.path().join("up"), &[("v1.2.0", "package tea\n")]);
@@ -152,10 +152,15 @@ async fn without_a_verdict_a_version_is_served_and_not_kept_and_what_the_databas
     let cached = folder.path().join("cache");
     {
         let cache = cache(&folder.path().join("up"), &cached, &gosumdb).await;
-        assert_eq!(cache.get("v1.2.0.zip").await.0, 200, "the database has no record of it");
-        assert!(is_kept(&cached, "v1.2.0.zip").await);
+        assert_eq!(cache.get("v1.2.0.zip").await.0, 200, "the database has no record of it, yet or at all");
+        assert!(!is_kept(&cached, "v1.2.0.zip").await);
     }
     drop(running);
+    {
+        let without = cache(&folder.path().join("up"), &cached, "off").await;
+        assert_eq!(without.get("v1.2.0.zip").await.0, 200);
+        assert!(is_kept(&cached, "v1.2.0.zip").await);
+    }
     std::fs::remove_file(cached.join("corp.example/!tea/@v/v1.2.0.zip")).unwrap();
     upstream(&folder.path().join("up"), &[("v1.2.0", "package tea // changed\n")]);
     let without = cache(&folder.path().join("up"), &cached, "off").await;

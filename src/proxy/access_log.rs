@@ -15,6 +15,8 @@ use super::labels::{Endpoint, Outcome};
 
 /// Written at the latest after this time.
 const DELAY: Duration = Duration::from_millis(200);
+/// Written at once from so many bytes on: on a busy core a long write is a pause for every request.
+const ENOUGH: usize = 64 << 10;
 const MAX_BYTES: usize = 4 << 20;
 
 /// One request.
@@ -63,10 +65,11 @@ impl AccessLog {
             self.dropped.inc();
             return;
         }
-        if state.lines.is_empty() {
+        let before = state.lines.len();
+        state.append(line);
+        if before == 0 || (before < ENOUGH && state.lines.len() >= ENOUGH) {
             self.shared.wake.notify_one();
         }
-        state.append(line);
     }
 }
 
@@ -88,12 +91,9 @@ impl Shared {
             while state.lines.is_empty() && !state.closed {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if !state.closed {
-                // The first line is there; the others of the next moment go with it.
-                drop(state);
-                std::thread::sleep(DELAY);
-                state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            }
+            // The first line is there; the others of the next moment go with it.
+            let more = |state: &mut State| state.lines.len() < ENOUGH && !state.closed;
+            state = self.wake.wait_timeout_while(state, DELAY, more).unwrap_or_else(PoisonError::into_inner).0;
             std::mem::swap(&mut state.lines, &mut spare);
             let closed = state.closed;
             drop(state);

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::StatusCode;
+use tokio::sync::Semaphore;
 
 use super::download::{Content, Download, Downloads, Reporter};
 use super::labels::Outcome;
@@ -28,6 +29,8 @@ const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
 /// How long an upstream's "not found" for a file of a version is believed: an early request of a new tag must not hide it.
 const NEGATIVE: Duration = Duration::from_secs(10);
 const MAX_NEGATIVE: usize = 10_000;
+/// How many objects may wait for a verdict; their zips take room beyond the limit.
+const MAX_PENDING: usize = 256;
 /// When a verdict that was not to be had is asked for again.
 const PENDING_PAUSES: [Duration; 5] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(180), Duration::from_secs(300)];
@@ -64,6 +67,8 @@ pub(super) struct Cache {
     live: Arc<Live>,
     memory: Arc<Memory>,
     downloads: Arc<Downloads>,
+    /// Places for objects that wait for a verdict.
+    pending: Semaphore,
     negative: Mutex<HashMap<Request, Absence>>,
 }
 
@@ -77,7 +82,7 @@ struct Absence {
 
 impl Cache {
     pub(super) fn new(store: Store, live: Arc<Live>, memory: Arc<Memory>) -> Self {
-        Self { store, live, memory, downloads: Arc::default(), negative: Mutex::default() }
+        Self { store, live, memory, downloads: Arc::default(), pending: Semaphore::new(MAX_PENDING), negative: Mutex::default() }
     }
 
     /// What memory has for a path as it stands in a request.
@@ -129,6 +134,7 @@ impl Cache {
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
+            Ok(Content::Unproven(bytes)) => (fresh(bytes, Duration::ZERO, request), outcome),
             Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
                 let outcome = outcome_of(&error);
@@ -157,7 +163,7 @@ impl Cache {
         }
         let (content, outcome) = self.download(request).await;
         match (content, kept) {
-            (Ok(Content::Small(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
+            (Ok(Content::Small(bytes) | Content::Unproven(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
             (Err(error @ FetchError::NotFound { .. }), _) => {
                 self.remember_absent(request, &error);
@@ -254,6 +260,7 @@ impl Cache {
                 }
                 Ahead::Fetched(wants_bytes.then_some(bytes))
             }
+            Ok(Content::Unproven(bytes)) => Ahead::Fetched(wants_bytes.then_some(bytes)),
             Ok(Content::Zip(_)) => Ahead::Fetched(None),
             Err(FetchError::Fault(fault)) if !matches!(fault.class, Class::Verification | Class::ClientError) => Ahead::Failed,
             Err(_) => Ahead::Absent,
@@ -364,21 +371,27 @@ impl Cache {
         if let Some(reason) = refused {
             return reporter.report(Err(chain.verification_fault(reason.clone())));
         }
-        reporter.report(Ok(content.clone()));
-        // Served as pending: kept only when the verdict comes.
-        for pause in PENDING_PAUSES {
-            if !matches!(verdict, Verdict::Pending(_)) {
-                break;
+        reporter.report(Ok(match (&content, &verdict) {
+            (Content::Small(bytes), Verdict::Pending(_)) => Content::Unproven(bytes.clone()),
+            _ => content.clone(),
+        }));
+        // Served as pending: kept only when the verdict comes, and not waited for if too many wait already.
+        if let Verdict::Pending(_) = verdict
+            && let Ok(_place) = self.pending.try_acquire()
+        {
+            for pause in PENDING_PAUSES {
+                tokio::time::sleep(pause).await;
+                verdict = verify.judge(request, &hash, verify.look_up(request, &chain)).await;
+                if !matches!(verdict, Verdict::Pending(_)) {
+                    break;
+                }
             }
-            tokio::time::sleep(pause).await;
-            verdict = verify.judge(request, &hash, verify.look_up(request, &chain)).await;
         }
         if verdict != Verdict::Good {
-            self.memory.clear();
             return tracing::warn!(request = %request.escaped(), "served without a verdict, and not kept");
         }
         let commit = match content {
-            Content::Small(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
+            Content::Small(bytes) | Content::Unproven(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
             Content::Zip(growing) => self.store.commit_zip(growing, hash, file.clone()).await,
         };
         if let Err(error) = commit {

@@ -21,6 +21,8 @@ const MAX_DOWNLOADS: usize = 4_096;
 pub(super) enum Content {
     /// A small object.
     Small(Bytes),
+    /// A small object without a verdict: for those who wait, and for nobody later.
+    Unproven(Bytes),
     /// A zip: verified if the download has ended, else as far as it may be shown.
     Zip(Arc<Growing>),
 }

@@ -27,6 +27,8 @@ const POLL: Duration = Duration::from_secs(1);
 pub(super) struct Live {
     sources: ArcSwap<Sources>,
     files: Option<Files>,
+    /// What [`Live::load`] saw: a change since then is a change.
+    first_look: Look,
     lasting: Lasting,
 }
 
@@ -68,7 +70,7 @@ impl Live {
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
             let sources = Sources::new(&config, &BTreeMap::new(), None, &lasting).map_err(Error::Source)?;
-            return Ok(Self { sources: ArcSwap::from_pointee(sources), files: None, lasting });
+            return Ok(Self { sources: ArcSwap::from_pointee(sources), files: None, first_look: Look::default(), lasting });
         };
         let files = Files {
             config: config.clone(),
@@ -94,7 +96,7 @@ impl Live {
                 sources_of(&last, &lasting).map_err(Error::Source)?
             }
         };
-        let live = Self { sources: ArcSwap::from_pointee(sources), files: Some(files), lasting };
+        let live = Self { sources: ArcSwap::from_pointee(sources), files: Some(files), first_look: look.clone(), lasting };
         live.publish(&look);
         live.set_limit();
         Ok(live)
@@ -135,7 +137,7 @@ impl Live {
     /// Follows the files until the token is cancelled.
     pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let Some(files) = &self.files else { return };
-        let mut last = files.look();
+        let mut last = self.first_look.clone();
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
             let look = files.look();
             if look == last {

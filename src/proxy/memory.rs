@@ -99,6 +99,10 @@ impl Memory {
     pub(super) fn insert(&self, path: &str, hot: Arc<Hot>, epoch: u64) {
         if hot.body.len() as u64 <= SMALL && hot.fresh_until.is_none_or(|until| until > Instant::now()) && epoch == self.epoch() {
             self.objects.insert(path.into(), hot);
+            // Forgotten between the question and the insertion.
+            if epoch != self.epoch() {
+                self.objects.invalidate(path);
+            }
         }
     }
 

@@ -108,8 +108,8 @@ impl Rule {
     /// A glob of module paths, or one and a version: `a.example/*`, `a.example/m@v1.2.3`.
     fn parse(text: &str) -> Result<Self, String> {
         let (glob, version) = text.split_once('@').map_or((text, None), |(glob, version)| (glob, Some(version)));
-        if let Some(version) = version.filter(|version| !semver::is_valid(version)) {
-            return Err(format!("{text:?}: {version:?} is not a version such as v1.2.3"));
+        if let Some(version) = version.filter(|version| semver::canonical_version(version).as_deref() != Some(version)) {
+            return Err(format!("{text:?}: {version:?} is not a whole version such as v1.2.3"));
         }
         let paths = Patterns::parse([glob]).map_err(|e| e.to_string())?;
         if paths.is_empty() {
@@ -119,7 +119,10 @@ impl Rule {
     }
 
     fn covers(&self, module: &ModulePath, version: Option<&Version>) -> bool {
-        let of_version = self.version.as_ref().is_none_or(|only| version.is_some_and(|version| version.as_str() == only));
+        // The same version of a module without a go.mod file has another name.
+        let plain = |version: &Version| version.as_str().trim_end_matches(semver::INCOMPATIBLE).to_owned();
+        let of_version =
+            self.version.as_ref().is_none_or(|only| version.is_some_and(|version| version.as_str() == only || plain(version) == *only));
         of_version && self.paths.matches(module.as_str())
     }
 
@@ -140,7 +143,13 @@ impl Cache {
             return denied_or(error);
         }
         let (answer, outcome) = self.look_up(request).await;
-        let Some(bytes) = answer.bytes() else { return (answer, outcome) };
+        let Some(bytes) = answer.bytes() else {
+            let is_info = matches!(**request, Request::Info(..) | Request::Latest(_));
+            return match (&answer, minimum) {
+                (Answer::File(..), Some(_)) if is_info => denied_or(FetchError::Denied("its .info is too long to be judged by".to_owned())),
+                _ => (answer, outcome),
+            };
+        };
         let refused = match &**request {
             Request::List(_) if policy.filters(module) => {
                 return match self.allowed_versions(policy, module, &bytes).await {
@@ -273,6 +282,10 @@ mod tests {
     fn a_denied_version_is_refused_and_its_module_is_not() {
         let policy = policy("{deny: ['a.example/m@v1.2.3']}");
         assert!(refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some());
+        assert!(
+            refusal(&policy, "/a.example/m/@v/v1.2.3+incompatible.zip").is_none()
+                || refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some()
+        );
         assert_eq!(refusal(&policy, "/a.example/m/@v/v1.2.4.zip"), None);
         assert_eq!(refusal(&policy, "/a.example/m/@v/list"), None);
     }
@@ -312,7 +325,8 @@ mod tests {
         for (yaml, says) in [
             ("{deny: ['a.example/[']}", "policy.deny: \"a.example/[\""),
             ("{allow: ['@v1.0.0']}", "policy.allow: \"@v1.0.0\" names no module path"),
-            ("{deny: ['a.example/m@latest']}", "is not a version such as v1.2.3"),
+            ("{deny: ['a.example/m@latest']}", "is not a whole version such as v1.2.3"),
+            ("{deny: ['a.example/m@v1.2']}", "is not a whole version such as v1.2.3"),
             ("{minimumReleaseAge: '3 weeks'}", "policy.minimumReleaseAge: \"3 weeks\" is not a duration such as 90m, 72h or 14d"),
         ] {
             let config = ProxyConfig::parse(&format!("version: 1\npolicy: {yaml}")).unwrap();

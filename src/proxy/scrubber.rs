@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -42,11 +42,14 @@ fn scrub(store: &Store, memory: &Memory, metrics: &Metrics, stop: &CancellationT
         metrics.scrubbed.inc();
         if report.findings.len() > known {
             known = report.findings.len();
-            metrics.quarantined.inc();
+            metrics.quarantined.inc_by(report.findings.last().map_or(0, |finding| u64::from(finding.quarantined)));
             // What is broken on disk is broken in memory, too.
             memory.clear();
         }
-        std::thread::sleep(Duration::from_secs(length) / RATE);
+        let until = Instant::now() + Duration::from_secs(length) / RATE;
+        while Instant::now() < until && !stop.is_cancelled() {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500)));
+        }
         !stop.is_cancelled()
     });
     tracing::info!(objects = report.objects, bytes = report.bytes, vouched = report.vouched, broken = report.findings.len(), "scrubbed");

@@ -87,7 +87,7 @@ impl Verify {
         let verdict = match look_up {
             Some(mut look_up) => match tokio::time::timeout(PATIENCE, look_up.0.join_next()).await {
                 Ok(Some(Ok(Ok(sums)))) => compare(request, hash, &sums),
-                Ok(Some(Ok(Err(Missing::Unknown)))) => self.compare_with_first(request, hash).await,
+                // It may be minutes old; and the 404 of a relay proves nothing.
                 Ok(Some(Ok(Err(missing)))) => Verdict::Pending(missing.to_string()),
                 Ok(Some(Err(error))) => Verdict::Pending(error.to_string()),
                 Ok(None) => Verdict::Pending("nobody was asked".to_owned()),

@@ -129,25 +129,42 @@ impl Chain {
         if self.is_offline() && !sumdb.is_explicit {
             return Err(FetchError::Offline);
         }
-        let (upstream, prefix) = sumdb.relay.get_or_try_init(|| self.find_relay(sumdb)).await?;
+        let mut unsure = None;
+        let found = sumdb.relay.get_or_try_init(|| async {
+            let (relay, is_sure) = self.find_relay(sumdb).await?;
+            if is_sure {
+                return Ok(relay);
+            }
+            // Somebody could not be asked: not to be remembered, but good for this time.
+            unsure = Some(relay);
+            Err(FetchError::Offline)
+        });
+        let found = found.await.cloned();
+        let (upstream, prefix) = match (found, unsure) {
+            (Ok(relay), _) | (Err(_), Some(relay)) => relay,
+            (Err(error), None) => return Err(error),
+        };
         match upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await? {
             Fetched::Bytes(bytes) => Ok(bytes),
             Fetched::Zip { .. } => Err(FetchError::Local("a zip where text was asked".to_owned())),
         }
     }
 
-    async fn find_relay(&self, sumdb: &Sumdb) -> Result<(Arc<Upstream>, String), FetchError> {
+    /// Who relays the database, and whether everybody before said that they do not.
+    async fn find_relay(&self, sumdb: &Sumdb) -> Result<((Arc<Upstream>, String), bool), FetchError> {
+        let mut is_sure = true;
         if !sumdb.is_explicit {
             for upstream in self.upstreams.iter().filter(|u| u.url.scheme() != "file") {
                 let prefix = format!("sumdb/{}/", sumdb.name);
                 match upstream.fetch(&sumdb_wanted(format!("{prefix}supported"))).await {
-                    Ok(_) => return Ok((Arc::clone(upstream), prefix)),
+                    Ok(_) => return Ok(((Arc::clone(upstream), prefix), is_sure)),
                     Err(FetchError::Fault(fault)) if upstream.fallback == Fallback::OnNotFound => return Err(fault.into()),
-                    Err(_) => {}
+                    Err(FetchError::NotFound { .. }) => {}
+                    Err(_) => is_sure = false,
                 }
             }
         }
-        Ok((Arc::clone(&sumdb.direct), String::new()))
+        Ok(((Arc::clone(&sumdb.direct), String::new()), is_sure))
     }
 }
 

@@ -25,6 +25,8 @@ const MAX_GROUP: usize = 512;
 const MANY: usize = 8;
 /// More than this many commits waiting hold up the next download: the disk is slower than the network.
 const QUEUE: usize = 4096;
+/// How long a download waits for a disk that has fallen behind.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An object that is to become visible.
 pub(super) struct Commit {
@@ -72,8 +74,11 @@ impl Committer {
     pub(super) async fn caught_up(&self) {
         let most = self.usage.most_at_once() * 2;
         let mut backlog = self.backlog.subscribe();
-        // The sender is here, so the wait can't fail.
-        drop(backlog.wait_for(|backlog| *backlog <= most).await);
+        let wait = backlog.wait_for(|backlog| *backlog <= most);
+        // A disk that does not answer must not hold up a build: the limit is what gives way.
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            tracing::warn!(seconds = PATIENCE.as_secs(), "the disk does not catch up; going on");
+        }
     }
 
     /// Queues an object. May block for a moment when the queue is full.
@@ -84,11 +89,13 @@ impl Committer {
             return Err(io::Error::other(format!("{size} bytes are more than this cache may hold")));
         }
         self.backlog.send_modify(|backlog| *backlog += size);
-        self.queue.as_ref().ok_or_else(gone)?.send(commit).map_err(|_| gone())
+        let sent = self.queue.as_ref().ok_or_else(gone).and_then(|queue| queue.send(commit).map_err(|_| gone()));
+        if sent.is_err() {
+            self.backlog.send_modify(|backlog| *backlog = backlog.saturating_sub(size));
+        }
+        sent
     }
-}
 
-impl Committer {
     /// Queues an object unless the queue is full.
     pub(super) fn try_send(&self, commit: Commit) {
         let size = commit.size();

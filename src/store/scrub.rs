@@ -100,7 +100,13 @@ impl Scrub {
                     crate::gomod::ZipError::Io(error) => Problem::Io(error),
                     error => Problem::Wrong(error.to_string()),
                 })?;
-                let beside = fs::read_to_string(path.with_extension("ziphash")).map_err(|_| wrong("it has no .ziphash beside it"))?;
+                let beside = match fs::read_to_string(path.with_extension("ziphash")) {
+                    // Evicted while it was read, the hash with it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
+                        return Err(wrong("it has no .ziphash beside it"));
+                    }
+                    read => read?,
+                };
                 same(&h1, beside.trim(), "the .ziphash beside it")?;
                 self.check_sum(request, &h1, module, version)
             }

@@ -129,7 +129,8 @@ impl Usage {
         let state = self.root.join(STATE_DIR);
         walk(&self.root, &mut |path, metadata| {
             let kind_matches = path.extension().is_some_and(|extension| extension == "zip") == is_zip;
-            if kind_matches && (is_zip || !path.starts_with(&state)) && path.extension().is_none_or(|e| e != "ziphash") {
+            // What was seen first must outlive what was seen, and a quarantine is nobody's cache.
+            if kind_matches && !path.starts_with(&state) && path.extension().is_none_or(|e| e != "ziphash") {
                 let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
                 let uses = modified.subsec_nanos().min(MAX_USES);
                 objects.push(Object { path, size: metadata.len(), last_use: modified.as_secs(), uses });
@@ -320,6 +321,18 @@ mod tests {
         usage.scan();
         assert_eq!(usage.used.load(Ordering::Relaxed), 1_234);
         assert_eq!(usage.objects(true).first().map(|o| o.uses), Some(1));
+    }
+
+    #[test]
+    fn what_was_seen_first_is_not_evicted() {
+        let folder = tempfile::tempdir().unwrap();
+        let usage = account(folder.path(), 3_000);
+        let first_seen = ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip";
+        put(&usage, folder.path(), first_seen, 47);
+        for i in 0..5 {
+            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1_000);
+        }
+        assert!(folder.path().join(first_seen).exists() && !folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
     }
 
     #[test]
