@@ -282,10 +282,7 @@ mod tests {
     fn a_denied_version_is_refused_and_its_module_is_not() {
         let policy = policy("{deny: ['a.example/m@v1.2.3']}");
         assert!(refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some());
-        assert!(
-            refusal(&policy, "/a.example/m/@v/v1.2.3+incompatible.zip").is_none()
-                || refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some()
-        );
+        assert!(refusal(&policy, "/a.example/m/@v/v1.2.3+incompatible.zip").is_some());
         assert_eq!(refusal(&policy, "/a.example/m/@v/v1.2.4.zip"), None);
         assert_eq!(refusal(&policy, "/a.example/m/@v/list"), None);
     }
