@@ -48,13 +48,13 @@ pub(crate) fn runner(command: &str) -> String {
 
 /// Writes a file in the runner pod.
 pub(crate) fn runner_file(path: &str, content: &[u8]) {
-    let command = format!("cat > {path}");
-    run(
-        &path_from_top("tests/cluster/cluster"),
-        &["kubectl", "-n", "build", "exec", "-i", "runner", "--", "sh", "-c", &command],
-        Some(content),
-    )
-    .expect("copy to the runner");
+    // An exec may lose the end of its standard input: what arrived is counted.
+    let command = format!("cat > {path}; wc -c < {path}");
+    let cluster = path_from_top("tests/cluster/cluster");
+    let arguments = ["kubectl", "-n", "build", "exec", "-i", "runner", "--", "sh", "-c", &command];
+    eventually(&format!("{path} in the runner"), || {
+        run(&cluster, &arguments, Some(content)).is_ok_and(|said| said.trim() == content.len().to_string())
+    });
 }
 
 fn run(program: &str, arguments: &[&str], input: Option<&[u8]>) -> Result<String, String> {
