@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,8 @@ pub(super) struct Live {
     files: Option<Files>,
     /// What [`Live::load`] saw: a change since then is a change.
     first_look: Look,
+    /// When the configuration changed last. Absent: not since the start, which may be one of many with the same.
+    changed: ArcSwapOption<Instant>,
     lasting: Lasting,
 }
 
@@ -70,7 +72,13 @@ impl Live {
         let Some(config) = &settings.config else {
             let config = from_environment(settings.listen).await?;
             let sources = Sources::new(&config, &BTreeMap::new(), None, &lasting).map_err(Error::Source)?;
-            return Ok(Self { sources: ArcSwap::from_pointee(sources), files: None, first_look: Look::default(), lasting });
+            return Ok(Self {
+                sources: ArcSwap::from_pointee(sources),
+                files: None,
+                first_look: Look::default(),
+                changed: ArcSwapOption::empty(),
+                lasting,
+            });
         };
         let files = Files {
             config: config.clone(),
@@ -96,7 +104,13 @@ impl Live {
                 sources_of(&last, &lasting).map_err(Error::Source)?
             }
         };
-        let live = Self { sources: ArcSwap::from_pointee(sources), files: Some(files), first_look: look.clone(), lasting };
+        let live = Self {
+            sources: ArcSwap::from_pointee(sources),
+            files: Some(files),
+            first_look: look.clone(),
+            changed: ArcSwapOption::empty(),
+            lasting,
+        };
         live.publish(&look);
         live.set_limit();
         Ok(live)
@@ -127,6 +141,11 @@ impl Live {
         self.sources.load().look_ahead
     }
 
+    /// Whether what is this old was fetched from the sources in use now.
+    pub(super) fn is_from_this_configuration(&self, age: Duration) -> bool {
+        self.changed.load().as_ref().is_none_or(|changed| changed.elapsed() >= age)
+    }
+
     /// The command line's limit stands unless the configuration has one.
     fn set_limit(&self) {
         if let Some(limit) = self.sources.load().cache_limit {
@@ -147,6 +166,7 @@ impl Live {
                 Ok(sources) => {
                     self.sources.store(Arc::new(sources));
                     self.set_limit();
+                    self.changed.store(Some(Arc::new(Instant::now())));
                     // After the swap: what the old chain answered must not outlive it.
                     self.lasting.memory.clear();
                     files.remember(&look).await;

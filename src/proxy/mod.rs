@@ -1,17 +1,20 @@
 //! The data plane. One request: [`server`] takes it and answers from [`memory`] if it can; else [`cache`] looks it up on disk
-//! or fetches it once ([`download`]); [`respond`] and [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and
-//! [`live`] keeps the configuration current.
+//! or fetches it once ([`download`]; [`mutable`] for lists and branches, [`relay`] for the checksum database); [`respond`] and
+//! [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and [`live`] keeps the configuration current.
 
 mod access_log;
 mod body;
 mod cache;
 mod download;
 mod explain;
+mod fetch_ahead;
 mod labels;
 mod live;
 mod look_ahead;
 mod memory;
+mod mutable;
 mod policy;
+mod relay;
 mod respond;
 mod scrubber;
 mod server;

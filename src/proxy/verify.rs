@@ -33,7 +33,9 @@ pub(super) enum Verdict {
 /// The rules of one configuration.
 #[derive(Debug)]
 pub(super) struct Verify {
+    /// If its key is known.
     database: Option<Arc<Database>>,
+    mode: ChecksumMode,
     private: Patterns,
     pub(super) when_unavailable: WhenUnavailable,
     store: Store,
@@ -45,16 +47,18 @@ pub(super) struct LookUp(JoinSet<Result<Sums, Missing>>);
 
 impl Verify {
     pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, String> {
-        let private = Patterns::parse(config.private_modules.iter().map(String::as_str)).map_err(|e| e.to_string())?;
-        let database = match config.checksum_database.as_ref().filter(|database| database.mode == ChecksumMode::Verify) {
-            Some(database) => {
-                let verifier = verifier(&database.name, database.key.as_deref())?;
-                Some(Arc::new(Database::new(verifier, store.clone())))
-            }
+        let private = config.private().map_err(|e| e.to_string())?;
+        let settings = config.checksum_database.as_ref();
+        let mode = settings.map(|settings| settings.mode).unwrap_or_default();
+        let database = match settings.map(|settings| verifier(&settings.name, settings.key.as_deref())) {
+            Some(Ok(verifier)) => Some(Arc::new(Database::new(verifier, store.clone()))),
+            // Clients that have the key may use it all the same.
+            Some(Err(_)) if mode == ChecksumMode::Relay => None,
+            Some(Err(reason)) => return Err(reason),
             None => None,
         };
-        let when_unavailable = config.checksum_database.as_ref().map(|database| database.when_unavailable).unwrap_or_default();
-        Ok(Self { database, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics) })
+        let when_unavailable = settings.map(|settings| settings.when_unavailable).unwrap_or_default();
+        Ok(Self { database, mode, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics) })
     }
 
     /// Whether a module must not be named to anybody outside. Never a toolchain, as Go has it: nobody else has those, and
@@ -63,10 +67,15 @@ impl Verify {
         module.as_str() != TOOLCHAIN && self.private.matches(module.as_str())
     }
 
+    /// The database whose answers can be proven.
+    pub(super) fn database(&self) -> Option<&Arc<Database>> {
+        self.database.as_ref()
+    }
+
     /// Starts to ask the database, for what it has sums of: versions' zips and go.mod files.
     pub(super) fn look_up(&self, request: &Request, chain: &Arc<Chain>) -> Option<LookUp> {
         let (module, version) = summed(request)?;
-        let database = self.database.clone().filter(|_| !self.is_private(module))?;
+        let database = self.database.clone().filter(|_| self.mode == ChecksumMode::Verify && !self.is_private(module))?;
         let (module, version, chain) = (module.clone(), version.clone(), Arc::clone(chain));
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -145,7 +154,7 @@ fn compare(request: &Request, hash: &str, sums: &Sums) -> Verdict {
     }
 }
 
-fn missing(error: &FetchError) -> Missing {
+pub(super) fn missing(error: &FetchError) -> Missing {
     match error {
         FetchError::NotFound { .. } => Missing::Unknown,
         error => Missing::Unavailable(format!("the checksum database can't be asked: {error}")),

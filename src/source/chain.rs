@@ -78,6 +78,13 @@ impl Chain {
         Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
     }
 
+    /// What a client gets when somebody else's question to the checksum database came to nothing.
+    #[must_use]
+    pub fn unavailable_fault(&self, reason: String) -> FetchError {
+        let host = self.sumdb.as_ref().map_or_else(String::new, |sumdb| sumdb.name.clone());
+        Fault { class: Class::Connect, host, reason, retry_after: None }.into()
+    }
+
     /// The name of the checksum database that is relayed.
     #[must_use]
     pub fn sumdb_name(&self) -> Option<&str> {

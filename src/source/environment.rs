@@ -26,12 +26,15 @@ pub enum EnvironmentError {
     },
 }
 
-/// Reads the environment. Upstreams found here are internal: whoever runs the proxy alone chose them.
+/// Reads the environment. Where nothing is kept from proxies (`GONOPROXY`), they are internal: whoever runs the proxy alone
+/// chose them.
 ///
 /// # Errors
 /// See [`EnvironmentError`].
 pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, EnvironmentError> {
-    let upstreams = parse_goproxy(&variable("GOPROXY").await?, listen)?;
+    // What `go env` says includes the default, which is GOPRIVATE.
+    let not_for_proxies = globs(&variable("GONOPROXY").await.unwrap_or_default());
+    let upstreams = parse_goproxy(&variable("GOPROXY").await?, listen, not_for_proxies.is_empty())?;
     let checksum_database = match variable("GOSUMDB").await {
         Ok(text) => parse_gosumdb(&text)?,
         Err(error) => {
@@ -39,10 +42,12 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
             None
         }
     };
-    // What `go env` says includes the default, which is GOPRIVATE.
-    let private = variable("GONOSUMDB").await.unwrap_or_default();
-    let private_modules = private.split(',').map(str::trim).filter(|glob| !glob.is_empty()).map(str::to_owned).collect();
-    let (resolution, policy, look_ahead) = (Resolution::System, Policy::default(), LookAhead::default());
+    let mut private_modules = globs(&variable("GONOSUMDB").await.unwrap_or_default());
+    private_modules.extend(not_for_proxies);
+    private_modules.sort_unstable();
+    private_modules.dedup();
+    let resolution = Resolution::System { private_addresses: true };
+    let (policy, look_ahead) = (Policy::default(), LookAhead::default());
     Ok(ProxyConfig {
         version: CONFIG_VERSION,
         upstreams,
@@ -55,6 +60,11 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
     })
 }
 
+/// Of a variable such as GONOPROXY. The word `none` stands for no module.
+fn globs(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|glob| !glob.is_empty() && *glob != "none").map(str::to_owned).collect()
+}
+
 async fn variable(name: &'static str) -> Result<String, EnvironmentError> {
     if let Some(value) = std::env::var(name).ok().filter(|value| !value.trim().is_empty()) {
         return Ok(value);
@@ -64,7 +74,7 @@ async fn variable(name: &'static str) -> Result<String, EnvironmentError> {
     if value.is_empty() { Err(EnvironmentError::Unknown(name)) } else { Ok(value) }
 }
 
-fn parse_goproxy(text: &str, listen: SocketAddr) -> Result<Vec<Upstream>, EnvironmentError> {
+fn parse_goproxy(text: &str, listen: SocketAddr, for_all_modules: bool) -> Result<Vec<Upstream>, EnvironmentError> {
     let invalid = |reason: &str| EnvironmentError::Invalid { name: "GOPROXY", reason: reason.to_owned() };
     let mut upstreams = Vec::new();
     let mut seen_off = false;
@@ -77,7 +87,10 @@ fn parse_goproxy(text: &str, listen: SocketAddr) -> Result<Vec<Upstream>, Enviro
                 seen_off = true;
                 break;
             }
-            entry => upstreams.push(upstream(entry, fallback, listen).map_err(|reason| invalid(&reason))?),
+            entry => {
+                let upstream = upstream(entry, fallback, listen).map_err(|reason| invalid(&reason))?;
+                upstreams.push(Upstream { internal: for_all_modules, ..upstream });
+            }
         }
     }
     if upstreams.is_empty() && !seen_off {
@@ -109,7 +122,7 @@ fn upstream(entry: &str, fallback: Fallback, listen: SocketAddr) -> Result<Upstr
         fallback,
         credential: None,
         redirect_hosts: Vec::new(),
-        internal: true,
+        internal: false,
         ca_bundle: None,
         timeouts: Timeouts::default(),
     })
@@ -120,6 +133,9 @@ fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, EnvironmentErro
     let mut fields = text.split_whitespace();
     let Some(key) = fields.next().filter(|key| *key != "off") else { return Ok(None) };
     let url = fields.next().map(Url::parse).transpose().map_err(|e| invalid(format!("the URL: {e}")))?;
+    if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        return Err(invalid("the URL must not carry a user name or password".to_owned()));
+    }
     let name = key.split('+').next().unwrap_or_default();
     if !is_database_name(name) || fields.next().is_some() {
         return Err(invalid("must be a name, a key, or a key and a URL".to_owned()));
@@ -144,30 +160,44 @@ mod tests {
 
     #[test]
     fn separators_become_fallbacks_and_direct_is_dropped() {
-        let upstreams = parse_goproxy("https://a.example|b.example/x,direct", listen()).unwrap();
+        let upstreams = parse_goproxy("https://a.example|b.example/x,direct", listen(), true).unwrap();
         assert_eq!(upstreams.len(), 2);
         assert_eq!((upstreams[0].fallback, upstreams[1].fallback), (Fallback::OnError, Fallback::OnNotFound));
         assert_eq!(upstreams[1].url.as_str(), "https://b.example/x");
     }
 
     #[test]
+    fn what_is_kept_from_proxies_is_not_asked_of_them() {
+        assert_eq!(globs("corp.example, *.corp.example,"), ["corp.example", "*.corp.example"]);
+        assert_eq!(globs("none"), Vec::<String>::new());
+        let internal = |for_all| parse_goproxy("https://a.example", listen(), for_all).unwrap()[0].internal;
+        assert!(internal(true) && !internal(false));
+    }
+
+    #[test]
+    fn a_password_in_the_databases_url_is_refused_and_not_echoed() {
+        let error = parse_gosumdb("sum.example https://u:hunter2@relay.example").unwrap_err().to_string();
+        assert!(error.contains("must not carry a user name or password") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn off_alone_is_offline_and_direct_alone_is_an_error() {
-        assert!(parse_goproxy("off", listen()).unwrap().is_empty());
-        assert!(parse_goproxy("direct", listen()).is_err());
+        assert!(parse_goproxy("off", listen(), true).unwrap().is_empty());
+        assert!(parse_goproxy("direct", listen(), true).is_err());
     }
 
     #[test]
     fn a_password_is_refused_and_not_echoed() {
-        let error = parse_goproxy("https://u:hunter2@a.example", listen()).unwrap_err().to_string();
+        let error = parse_goproxy("https://u:hunter2@a.example", listen(), true).unwrap_err().to_string();
         assert!(error.contains("a.example") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn our_own_address_is_refused() {
         for own in ["http://127.0.0.1:8080", "http://localhost:8080/x"] {
-            assert!(parse_goproxy(own, listen()).is_err(), "{own}");
+            assert!(parse_goproxy(own, listen(), true).is_err(), "{own}");
         }
-        assert!(parse_goproxy("http://127.0.0.1:8081", listen()).is_ok());
+        assert!(parse_goproxy("http://127.0.0.1:8081", listen(), true).is_ok());
     }
 
     #[test]

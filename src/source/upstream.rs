@@ -46,7 +46,8 @@ impl Upstream {
         journal: &Arc<Journal>,
     ) -> Result<Self, String> {
         let host = config.url.host_str().unwrap_or("localhost").to_ascii_lowercase();
-        if config.url.scheme() == "http" && !config.internal {
+        let alone = matches!(resolution, Resolution::System { private_addresses: true });
+        if config.url.scheme() == "http" && !config.internal && !alone {
             return Err(format!("{}: plain http needs internal: true", config.url));
         }
         let resolver = Resolver::new(resolution, config.internal);

@@ -3,7 +3,9 @@
 //! Two processes may have the same folder open: nothing here needs exclusivity.
 
 mod commit;
+mod eviction;
 mod growing;
+mod ledger;
 mod memory;
 mod scrub;
 mod usage;
@@ -18,9 +20,9 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::oneshot;
 
+pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Report, Scrub};
-pub use usage::USE_INTERVAL;
 
 use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Request, Version};
@@ -206,7 +208,7 @@ impl Store {
 }
 
 fn note_use(file: &File) {
-    if let Err(error) = usage::count_use(file) {
+    if let Err(error) = eviction::count_use(file) {
         tracing::debug!(%error, "can't count the use of an object");
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
         policy: Policy::default(),
         // What an upstream was asked for is what the client asked for.
         look_ahead: LookAhead::Disabled,
-        resolution: Resolution::System,
+        resolution: Resolution::default(),
     }
 }
 
