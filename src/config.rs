@@ -6,6 +6,7 @@
 
 mod ca_bundle;
 mod credential;
+mod http_proxy;
 mod resolution;
 mod timeouts;
 
@@ -18,6 +19,7 @@ use crate::sumdb;
 
 pub use ca_bundle::check_ca_bundle;
 pub use credential::{Credential, CredentialSecret};
+pub use http_proxy::HttpProxy;
 pub use resolution::{PRIVATE_RANGES, PinnedHost, Resolution, is_private};
 pub use timeouts::Timeouts;
 
@@ -70,6 +72,9 @@ pub struct ProxyConfig {
     /// How hosts become addresses.
     #[serde(default)]
     pub resolution: Resolution,
+    /// Through which HTTP proxy upstreams are reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<HttpProxy>,
 }
 
 /// One entry of the source chain.
@@ -291,6 +296,7 @@ impl ProxyConfig {
             }
         }
         self.private()?;
+        self.http_proxy.as_ref().map_or(Ok(()), HttpProxy::check)?;
         if let Some(database) = &self.checksum_database
             && database.mode == ChecksumMode::Verify
             && let Err(reason) = sumdb::verifier(&database.name, database.key.as_deref())
@@ -393,6 +399,11 @@ mod tests {
             resolution: Resolution::Pinned {
                 hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
             },
+            http_proxy: Some(HttpProxy {
+                url: "http://egress.corp.example:3128".parse().unwrap(),
+                no_proxy: vec![".corp.example".into()],
+                credential: Some("egress".into()),
+            }),
         };
         assert_eq!(ProxyConfig::parse(&config.to_yaml().unwrap()).unwrap(), config);
     }

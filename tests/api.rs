@@ -99,6 +99,30 @@ fn wrong_upstreams() -> Vec<Row> {
             "redirectHosts are host names in lower case, without scheme, port or path",
         ),
         (
+            "proxy-password",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://ci:hunter2@egress.corp.example:3128"}}}),
+            "url must not carry a user name or password",
+        ),
+        (
+            "proxy-path",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://egress.corp.example:3128/x"}}}),
+            "url must not have a path, a query or a fragment",
+        ),
+        (
+            "no-proxy-list",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://egress.corp.example:3128", "noProxy": ["a.example,b.example"]}}}),
+            "noProxy holds one host, domain, address or range of addresses an entry",
+        ),
+        (
+            "timeout",
+            "ok",
+            upstream(json!({"url": "https://modules.corp.example", "timeouts": {"head": "0s"}})),
+            "head must be a whole number and a unit, such as 75s or 2m",
+        ),
+        (
             "secret-name",
             "ok",
             upstream(json!({"url": "https://modules.corp.example", "credentialsRef": {"name": "a/b"}})),

@@ -10,6 +10,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::GoModuleCacheStatus;
+use super::network::{HttpProxy, Timeouts};
 
 /// A caching GOPROXY with a volume, a Service and a closed egress.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -53,7 +54,7 @@ pub struct GoModuleCacheSpec {
     /// The volume.
     #[serde(default)]
     pub storage: Storage,
-    /// Who may reach the cache.
+    /// Who may reach the cache, and how it reaches its upstreams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
     /// Pods; more than one only with ReadWriteMany.
@@ -71,6 +72,14 @@ pub struct GoModuleCacheSpec {
 
 fn one() -> i32 {
     1
+}
+
+impl GoModuleCacheSpec {
+    /// Every Secret that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let proxy = self.network.iter().filter_map(|network| network.http_proxy.as_ref()?.credentials_ref.as_ref());
+        self.upstreams.iter().filter_map(|upstream| upstream.credentials_ref.as_ref()).chain(proxy)
+    }
 }
 
 /// One entry of the source chain.
@@ -105,6 +114,9 @@ pub struct Upstream {
     /// Certificates trusted besides the system's: a key of a ConfigMap of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<ConfigMapKeyRef>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
 }
 
 /// GOPROXY's two separators.
@@ -299,6 +311,9 @@ pub struct Network {
     /// The module port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<Ingress>,
+    /// An HTTP proxy between the cache and its upstreams.
+    #[serde(default, rename = "httpProxy", skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<HttpProxy>,
 }
 
 /// Peers of the module port.

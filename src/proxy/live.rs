@@ -70,8 +70,8 @@ struct Look {
 impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
-            let config = from_environment(settings.listen).await?;
-            let sources = Sources::new(&config, &BTreeMap::new(), None, &lasting).map_err(Error::Source)?;
+            let (config, credentials) = from_environment(settings.listen).await?;
+            let sources = Sources::new(&config, &credentials, None, &lasting).map_err(Error::Source)?;
             return Ok(Self {
                 sources: ArcSwap::from_pointee(sources),
                 files: None,

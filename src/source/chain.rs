@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::upstream::Upstream;
+use super::http_proxy::Through;
+use super::upstream::{Shared, Upstream};
 use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
 use crate::telemetry::Metrics;
@@ -39,10 +40,10 @@ impl Chain {
         metrics: &Arc<Metrics>,
         journal: &Arc<Journal>,
     ) -> Result<Self, String> {
-        let make = |upstream: &config::Upstream| {
-            let credential = upstream.credential.as_ref().and_then(|name| credentials.get(name));
-            Upstream::new(upstream, credential, &config.resolution, metrics, journal).map(Arc::new)
-        };
+        let named = |name: &Option<String>| name.as_ref().and_then(|name| credentials.get(name));
+        let proxy = config.http_proxy.as_ref().map(|proxy| Through::new(proxy, named(&proxy.credential))).transpose()?;
+        let shared = Shared { resolution: &config.resolution, proxy, metrics, journal };
+        let make = |upstream: &config::Upstream| Upstream::new(upstream, named(&upstream.credential), &shared).map(Arc::new);
         let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
         let sumdb = config.checksum_database.as_ref().map(|database| {
             let url = match &database.url {

@@ -1,14 +1,20 @@
 //! A configuration without a file: what `GOPROXY` and `GOSUMDB` say, in the environment or to `go env`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use url::{Host, Url};
 
 use crate::config::{
-    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts, Upstream,
-    WhenUnavailable, is_database_name,
+    CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Credential, CredentialSecret, Fallback, HttpProxy, LookAhead, Policy, ProxyConfig,
+    Resolution, Timeouts, Upstream, WhenUnavailable, is_database_name,
 };
 use crate::sumdb::verifier;
+
+/// By name, as a configuration names them.
+type Credentials = BTreeMap<String, Credential>;
+
+const HTTP_PROXY_CREDENTIAL: &str = "http-proxy";
 
 /// Why the environment is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ pub enum EnvironmentError {
 ///
 /// # Errors
 /// See [`EnvironmentError`].
-pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, EnvironmentError> {
+pub async fn from_environment(listen: SocketAddr) -> Result<(ProxyConfig, Credentials), EnvironmentError> {
     // What `go env` says includes the default, which is GOPRIVATE.
     let not_for_proxies = globs(&variable("GONOPROXY").await.unwrap_or_default());
     let upstreams = parse_goproxy(&variable("GOPROXY").await?, listen, not_for_proxies.is_empty())?;
@@ -48,7 +54,12 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
     private_modules.dedup();
     let resolution = Resolution::System { private_addresses: true };
     let (policy, look_ahead) = (Policy::default(), LookAhead::default());
-    Ok(ProxyConfig {
+    let set = |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let (http_proxy, credentials) = match set(["HTTPS_PROXY", "https_proxy"]) {
+        Some(url) => parse_http_proxy(&url, &set(["NO_PROXY", "no_proxy"]).unwrap_or_default())?,
+        None => (None, Credentials::new()),
+    };
+    let config = ProxyConfig {
         version: CONFIG_VERSION,
         upstreams,
         checksum_database,
@@ -57,7 +68,29 @@ pub async fn from_environment(listen: SocketAddr) -> Result<ProxyConfig, Environ
         policy,
         look_ahead,
         resolution,
-    })
+        http_proxy,
+    };
+    Ok((config, credentials))
+}
+
+/// The form of curl and of Go: a user name and a password may stand in the URL. What does not is sent to nobody else.
+fn parse_http_proxy(url: &str, no_proxy: &str) -> Result<(Option<HttpProxy>, Credentials), EnvironmentError> {
+    let invalid = |reason: String| EnvironmentError::Invalid { name: "HTTPS_PROXY", reason };
+    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let mut url = Url::parse(&with_scheme).map_err(|e| invalid(format!("not a URL: {e}")))?;
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (username, password) = (decoded(url.username()), url.password().map(decoded).unwrap_or_default());
+    let mut credentials = Credentials::new();
+    if !username.is_empty() {
+        let (_, _) = (url.set_username(""), url.set_password(None));
+        let hosts = vec![url.host_str().unwrap_or_default().to_owned()];
+        credentials.insert(HTTP_PROXY_CREDENTIAL.to_owned(), Credential { hosts, secret: CredentialSecret::Basic { username, password } });
+    }
+    let no_proxy = no_proxy.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect();
+    let credential = (!credentials.is_empty()).then(|| HTTP_PROXY_CREDENTIAL.to_owned());
+    let proxy = HttpProxy { url, no_proxy, credential };
+    proxy.check().map_err(|error| invalid(error.to_string()))?;
+    Ok((Some(proxy), credentials))
 }
 
 /// Of a variable such as GONOPROXY. The word `none` stands for no module.
@@ -190,6 +223,16 @@ mod tests {
     fn a_password_is_refused_and_not_echoed() {
         let error = parse_goproxy("https://u:hunter2@a.example", listen(), true).unwrap_err().to_string();
         assert!(error.contains("a.example") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn an_http_proxy_is_read_and_its_password_taken_out_of_the_url() {
+        let (proxy, credentials) = parse_http_proxy("u:p%40ss@egress.example:3128", "corp.example, .lab.example").unwrap();
+        let proxy = proxy.unwrap();
+        assert_eq!((proxy.url.as_str(), proxy.no_proxy.len()), ("http://egress.example:3128/", 2));
+        let credential = &credentials[proxy.credential.as_ref().unwrap()];
+        assert!(matches!(&credential.secret, CredentialSecret::Basic { username, password } if username == "u" && password == "p@ss"));
+        assert!(parse_http_proxy("socks5://egress.example", "").is_err());
     }
 
     #[test]

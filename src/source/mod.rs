@@ -6,6 +6,7 @@ mod breaker;
 mod chain;
 mod environment;
 mod fault;
+mod http_proxy;
 mod journal;
 mod request;
 mod resolve;

@@ -59,7 +59,9 @@ impl Upstream {
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
             _ => None,
         };
-        if let Some(address) = literal {
+        // The HTTP proxy dials what goes through it.
+        let carried = self.proxy.as_ref().is_some_and(|proxy| proxy.carries(&url));
+        if let Some(address) = literal.filter(|_| !carried) {
             let own = url.host() == self.url.host();
             self.resolver.check_literal(address, own).map_err(|e| self.fault(Class::Dns, e.to_string()))?;
         }

@@ -24,17 +24,26 @@ pub(super) enum ResolveError {
 pub(super) struct Resolver {
     pins: Option<Arc<HashMap<String, Vec<IpAddr>>>>,
     private_addresses: bool,
+    /// A host that may have private addresses all the same.
+    allowed: Option<String>,
 }
 
 impl Resolver {
     pub(super) fn new(resolution: &Resolution, internal: bool) -> Self {
         match resolution {
-            Resolution::System { private_addresses } => Self { pins: None, private_addresses: internal || *private_addresses },
+            Resolution::System { private_addresses } => {
+                Self { pins: None, private_addresses: internal || *private_addresses, allowed: None }
+            }
             Resolution::Pinned { hosts } => {
                 let pins = hosts.iter().map(|h| (h.host.to_ascii_lowercase(), h.addresses.clone())).collect();
-                Self { pins: Some(Arc::new(pins)), private_addresses: internal }
+                Self { pins: Some(Arc::new(pins)), private_addresses: internal, allowed: None }
             }
         }
+    }
+
+    /// The same, for which one more host may have private addresses.
+    pub(super) fn allowing(self, host: String) -> Self {
+        Self { allowed: Some(host), ..self }
     }
 
     /// Whether an address that stands in a URL may be dialled: reqwest asks no resolver for those.
@@ -60,7 +69,8 @@ impl Resolver {
             }
             None => tokio::net::lookup_host((host, 0)).await.map_err(|e| ResolveError::System(host.to_owned(), e))?.collect(),
         };
-        let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| self.private_addresses || !is_private(a.ip())).collect();
+        let any = self.private_addresses || self.allowed.as_deref() == Some(host);
+        let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| any || !is_private(a.ip())).collect();
         if allowed.is_empty() { Err(ResolveError::Private(host.to_owned())) } else { Ok(allowed) }
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
         // What an upstream was asked for is what the client asked for.
         look_ahead: LookAhead::Disabled,
         resolution: Resolution::default(),
+        http_proxy: None,
     }
 }
 

@@ -107,3 +107,16 @@ fn clients_get_a_fixed_set_of_variables() {
     assert_eq!(env["GOSUMDB"], "sum.example");
     assert_eq!(prepared("{checksumDatabase: {mode: Disabled}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
 }
+
+#[test]
+fn behind_an_http_proxy_the_policy_is_open_to_the_proxy_and_to_what_goes_round_it() {
+    let cache = validated(
+        "upstreams: [{url: 'https://modules.example'}, {url: 'https://git.corp.example', internal: true}]\n\
+         network: {httpProxy: {url: 'http://egress.corp.example:3128', noProxy: [.corp.example], credentialsRef: {name: egress}}}",
+    );
+    let needs: Vec<(&str, &[u16], bool)> = cache.needs.iter().map(|(host, need)| (host.as_str(), &need.ports[..], need.internal)).collect();
+    assert_eq!(needs, [("egress.corp.example", &[3128][..], true), ("git.corp.example", &[443], true)]);
+    assert!(cache.wanted["egress"].contains("egress.corp.example"));
+    let config = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().config.data.unwrap().remove("proxy.yaml").unwrap();
+    assert_eq!(crate::config::ProxyConfig::parse(&config).unwrap().http_proxy, cache.http_proxy);
+}
