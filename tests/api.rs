@@ -138,7 +138,25 @@ fn wrong_upstreams() -> Vec<Row> {
 }
 
 fn wrong_elsewhere() -> Vec<Row> {
+    let template = |value: Value| json!({"podTemplate": value});
+    let own_labels = "labels of app.kubernetes.io/ and gomodcache.io/ are the operator's own";
     vec![
+        ("own-label", "ok", template(json!({"labels": {"app.kubernetes.io/instance": "x"}})), own_labels),
+        (
+            "own-annotation",
+            "ok",
+            template(json!({"annotations": {"gomodcache.io/refresh": "x"}})),
+            "annotations of gomodcache.io/ are the operator's own",
+        ),
+        ("affinity-typo", "ok", template(json!({"affinity": {"nodeAfinity": {}}})), "nodeAfinity"),
+        ("pull-secret", "ok", template(json!({"imagePullSecrets": [{"name": "A b"}]})), "spec.podTemplate.imagePullSecrets[0].name"),
+        ("fallback-word", "ok", json!({"clients": {"fallback": "Always"}}), "DirectOnNotFound"),
+        (
+            "namespace-glob",
+            "ok",
+            json!({"clients": {"publishTo": {"namespaces": ["team-*"]}}}),
+            "publishTo.namespaces holds names of namespaces, without patterns",
+        ),
         ("unknown-field", "ok", json!({"upstream": []}), "upstream"),
         ("unknown-nested", "ok", json!({"storage": {"sise": "1Gi"}}), "sise"),
         ("size-word", "ok", json!({"storage": {"size": "pear"}}), "size must be a positive quantity"),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One credential, as stored under a `credential.<name>` key of the credentials directory (JSON).
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Credential {
     /// The only hosts to which it may be sent: what the Secret's owner wrote on it.
@@ -13,7 +13,7 @@ pub struct Credential {
 }
 
 /// The forms of a credential.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub enum CredentialSecret {
     /// `Authorization: Basic`.

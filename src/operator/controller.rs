@@ -8,6 +8,8 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
@@ -17,10 +19,12 @@ use kube::{Api, Client, ResourceExt};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{INSTANCE, MANAGED_BY};
+use super::build::{ENV_FROM, INSTANCE, MANAGED_BY};
 use super::defaults::Defaults;
 use super::egress::{Egress, Resolver};
 use super::metrics::Metrics;
+use super::reports::Reports;
+use super::watched::Watched;
 use super::{Context, Error, ReconcileError, Settings};
 use crate::api::GoModuleCache;
 use crate::telemetry::{Health, serve_admin};
@@ -43,10 +47,12 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
     let client = Client::try_default().await?;
     let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gomodcache-system".to_owned());
-    let context = Context { client: client.clone(), metrics, egress, defaults, settings, namespace };
+    let (watched, reports) = (Watched::default(), Reports::new()?);
+    let context = Context { client: client.clone(), metrics, egress, watched, reports, defaults, settings, namespace };
     let state = Arc::new(Loop { context, failures: Mutex::default() });
 
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let (pods, namespaces) = (state.context.watched.follow_pods(&client), state.context.watched.follow_namespaces(&client));
     let caches = Api::<Guarded>::all(client.clone());
     let controller = Controller::new(caches.clone(), watcher::Config::default())
         .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
@@ -54,26 +60,39 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
         .owns(Api::<Service>::all(client.clone()), ours.clone())
         .owns(Api::<Deployment>::all(client.clone()), ours.clone())
         .owns(Api::<NetworkPolicy>::all(client.clone()), ours.clone())
-        // By label and not by owner: under Retain a claim has none.
-        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| {
-            let namespace = claim.namespace()?;
-            claim.labels().get(INSTANCE).map(|cache| ObjectRef::<Guarded>::new(cache).within(&namespace))
+        .owns(Api::<PodDisruptionBudget>::all(client.clone()), ours.clone())
+        // By label: whether a pod is ours, the reconcile finds out.
+        .watches_stream(pods, |pod| by_label(&pod.metadata))
+        .watches_stream(namespaces, |namespace| {
+            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
+            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
         })
+        // By label and not by owner: under Retain a claim has none.
+        .watches(Api::<PersistentVolumeClaim>::all(client.clone()), ours, |claim| by_label(&claim.metadata))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let ready = tokio::spawn(await_api_server(caches, health));
-    controller
-        .run(reconcile, on_error, state)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "controller");
-            }
-        })
-        .await;
+    let (store, shared) = (controller.store(), Arc::clone(&state));
+    let Context { client, metrics, watched, .. } = &shared.context;
+    let reconciling = controller.run(reconcile, on_error, state).for_each(|result| async move {
+        if let Err(error) = result {
+            tracing::debug!(%error, "controller");
+        }
+    });
+    tokio::select! {
+        () = reconciling => {}
+        () = super::sweep::run(client, metrics, &store, watched) => {}
+    }
     ready.abort();
     if let Ok(served) = admin.await {
         served?;
     }
     Ok(())
+}
+
+/// The cache that a label names.
+fn by_label(meta: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let cache = meta.labels.as_ref()?.get(INSTANCE)?;
+    Some(ObjectRef::new(cache).within(meta.namespace.as_ref()?))
 }
 
 /// Ready means: the API server serves our kind to us. Not "the first list is in the store": with no cache in the cluster

@@ -54,6 +54,8 @@ pub(crate) struct Validated {
     pub bundle_problems: Vec<Problem>,
     /// The image of the proxy.
     pub image: String,
+    /// Other namespaces that the spec lists and that ask for the clients' environment, sorted. Found out after the validation.
+    pub guests: Vec<String>,
 }
 
 /// Checks.
@@ -118,6 +120,7 @@ pub(crate) fn validate(
         wanted,
         bundle_problems,
         image,
+        guests: Vec::new(),
     })
 }
 

@@ -131,11 +131,6 @@ impl Cache {
         }
     }
 
-    /// What opens the endpoints that name modules.
-    pub(super) fn admin_token(&self) -> Option<Vec<u8>> {
-        self.live.admin_token()
-    }
-
     /// The rule against a request, whatever its version's age.
     pub(super) fn refusal(&self, request: &Request) -> Option<FetchError> {
         self.live.policy().refusal(request)

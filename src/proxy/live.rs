@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,6 +17,7 @@ use super::{Error, Settings};
 use crate::config::{
     ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig,
 };
+use crate::report::{Refused, config_digest, sentence};
 use crate::source::{Chain, Journal, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -31,6 +32,8 @@ pub(super) struct Live {
     first_look: Look,
     /// When the configuration changed last. Absent: not since the start, which may be one of many with the same.
     changed: ArcSwapOption<Instant>,
+    /// What was seen last, if it can't be used.
+    refused: Mutex<Option<Refused>>,
     lasting: Lasting,
 }
 
@@ -58,6 +61,16 @@ struct Sources {
     look_ahead: LookAhead,
     policy: Arc<Policy>,
     admin_token: Option<Vec<u8>>,
+    in_use: InUse,
+}
+
+/// The names of what is in use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InUse {
+    /// [`config_digest`] of the file; empty without one.
+    pub(super) config: String,
+    /// The generation of the credentials.
+    pub(super) credentials: String,
 }
 
 /// What one look at the files found.
@@ -76,6 +89,7 @@ impl Live {
                 sources: ArcSwap::from_pointee(sources),
                 files: None,
                 first_look: Look::default(),
+                refused: Mutex::default(),
                 changed: ArcSwapOption::empty(),
                 lasting,
             });
@@ -87,6 +101,7 @@ impl Live {
             store: lasting.store.clone(),
         };
         let look = files.look();
+        let mut refused = None;
         let sources = match sources_of(&look, &lasting) {
             Ok(sources) => {
                 files.remember(&look).await;
@@ -101,17 +116,19 @@ impl Live {
                 tracing::error!(error, "the configuration can't be used; going on with the last good one");
                 lasting.metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
+                refused = Some(look.refused(&error));
                 sources_of(&last, &lasting).map_err(Error::Source)?
             }
         };
         let live = Self {
             sources: ArcSwap::from_pointee(sources),
             files: Some(files),
-            first_look: look.clone(),
+            first_look: look,
+            refused: Mutex::new(refused),
             changed: ArcSwapOption::empty(),
             lasting,
         };
-        live.publish(&look);
+        live.publish();
         live.set_limit();
         Ok(live)
     }
@@ -134,6 +151,20 @@ impl Live {
     /// What opens the endpoints that name modules.
     pub(super) fn admin_token(&self) -> Option<Vec<u8>> {
         self.sources.load().admin_token.clone()
+    }
+
+    /// The names of the configuration and the credentials in use now.
+    pub(super) fn in_use(&self) -> InUse {
+        self.sources.load().in_use.clone()
+    }
+
+    /// What was seen last, if it can't be used.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, refused: Option<Refused>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 
     /// How far to look ahead.
@@ -164,17 +195,22 @@ impl Live {
             }
             match sources_of(&look, &self.lasting) {
                 Ok(sources) => {
+                    let before = self.sources.load_full();
+                    sources.chain.take_over(&before.chain);
+                    sources.verify.take_over(&before.verify);
                     self.sources.store(Arc::new(sources));
+                    self.set_refused(None);
                     self.set_limit();
                     self.changed.store(Some(Arc::new(Instant::now())));
                     // After the swap: what the old chain answered must not outlive it.
                     self.lasting.memory.clear();
                     files.remember(&look).await;
-                    self.publish(&look);
+                    self.publish();
                     tracing::info!("configuration reloaded");
                 }
                 Err(error) => {
                     self.lasting.metrics.reload_failures.inc();
+                    self.set_refused(Some(look.refused(&error)));
                     tracing::error!(error, "the new configuration can't be used; the running one stays");
                 }
             }
@@ -182,13 +218,22 @@ impl Live {
         }
     }
 
-    fn publish(&self, look: &Look) {
-        let digest = ring::digest::digest(&ring::digest::SHA256, look.config.as_bytes());
-        let config: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let generation =
-            look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
+    fn publish(&self) {
+        let InUse { config, credentials } = self.in_use();
         self.lasting.metrics.config_info.reset();
-        self.lasting.metrics.config_info.with_label_values(&[config, generation]).set(1);
+        self.lasting.metrics.config_info.with_label_values(&[config, credentials]).set(1);
+    }
+}
+
+impl Look {
+    fn names(&self) -> InUse {
+        let generation = self.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+        InUse { config: config_digest(&self.config), credentials: generation.unwrap_or_default() }
+    }
+
+    fn refused(&self, error: &str) -> Refused {
+        let InUse { config, credentials } = self.names();
+        Refused { config, credentials, reason: sentence(error) }
     }
 }
 
@@ -223,7 +268,8 @@ fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)
+    let sources = Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)?;
+    Ok(Sources { in_use: look.names(), ..sources })
 }
 
 impl Sources {
@@ -243,6 +289,7 @@ impl Sources {
             look_ahead: config.look_ahead,
             policy: Arc::new(Policy::new(config)?),
             admin_token,
+            in_use: InUse::default(),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The upstreams in their order, with GOPROXY's two ways to go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -10,6 +11,7 @@ use super::http_proxy::Through;
 use super::upstream::{Shared, Upstream};
 use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
+use crate::report::{CredentialVerdict, RefusedRedirect};
 use crate::telemetry::Metrics;
 
 /// The sources of one configuration. A changed configuration is a new chain; requests in flight keep the old one.
@@ -84,6 +86,36 @@ impl Chain {
     pub fn unavailable_fault(&self, reason: String) -> FetchError {
         let host = self.sumdb.as_ref().map_or_else(String::new, |sumdb| sumdb.name.clone());
         Fault { class: Class::Connect, host, reason, retry_after: None }.into()
+    }
+
+    /// Takes over what the chain before has found out of the same upstreams.
+    pub fn take_over(&self, before: &Self) {
+        self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
+    }
+
+    /// Redirects that were refused lately, sorted, each once.
+    #[must_use]
+    pub fn refused_redirects(&self) -> Vec<RefusedRedirect> {
+        let now = Instant::now();
+        let of = |upstream: &Arc<Upstream>| {
+            let name = upstream.host.clone();
+            upstream.facts.redirects(now).into_iter().map(move |host| RefusedRedirect { upstream: name.clone(), host })
+        };
+        let all: BTreeSet<RefusedRedirect> = self.upstreams.iter().flat_map(of).collect();
+        all.into_iter().collect()
+    }
+
+    /// What the upstreams said to their credentials, as far as they were asked; sorted, each once. Where one credential goes to a
+    /// host by several entries, a refusal by one of them is the verdict.
+    #[must_use]
+    pub fn credential_verdicts(&self) -> Vec<CredentialVerdict> {
+        let mut verdicts: BTreeMap<(String, String), bool> = BTreeMap::new();
+        for upstream in &self.upstreams {
+            if let (Some((secret, _)), Some(accepted)) = (&upstream.credential, upstream.facts.accepted()) {
+                *verdicts.entry((secret.clone(), upstream.host.clone())).or_insert(true) &= accepted;
+            }
+        }
+        verdicts.into_iter().map(|((secret, upstream), accepted)| CredentialVerdict { secret, upstream, accepted }).collect()
     }
 
     /// The name of the checksum database that is relayed.

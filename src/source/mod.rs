@@ -5,6 +5,7 @@ mod body;
 mod breaker;
 mod chain;
 mod environment;
+mod facts;
 mod fault;
 mod http_proxy;
 mod journal;

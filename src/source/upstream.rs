@@ -9,6 +9,7 @@ use reqwest::{Client, Response};
 use url::Url;
 
 use super::breaker::Breaker;
+use super::facts::Facts;
 use super::http_proxy::Through;
 use super::request::{Resume, chain_text};
 use super::resolve::Resolver;
@@ -43,6 +44,7 @@ pub(super) struct Upstream {
     pub(super) proxy: Option<Through>,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) facts: Facts,
     journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
 }
@@ -87,6 +89,7 @@ impl Upstream {
             timeouts: config.timeouts,
             proxy: proxy.clone(),
             metrics: Arc::clone(metrics),
+            facts: Facts::default(),
             journal: Arc::clone(journal),
             breaker: Mutex::default(),
         })
@@ -122,6 +125,13 @@ impl Upstream {
                 _ => return result,
             }
             attempt += 1;
+        }
+    }
+
+    /// Takes over what the configuration before has found out, if this is the same upstream.
+    pub(super) fn take_over(&self, before: &[Arc<Self>]) {
+        if let Some(before) = before.iter().find(|before| before.url == self.url) {
+            self.facts.take_over(&before.facts, &self.redirect_hosts, before.credential == self.credential);
         }
     }
 

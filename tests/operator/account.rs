@@ -48,6 +48,8 @@ pub(crate) async fn make(admin: &Client) -> Account {
     Api::<ClusterRole>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&role)).await.unwrap();
     Api::<ClusterRoleBinding>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&binding)).await.unwrap();
 
+    let user = format!("system:serviceaccount:{name}:{account_name}");
+    super::admission::make(admin, &name, &user).await;
     let lifetime = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: lifetime, ..TokenRequest::default() };
     let token = accounts.create_token_request(&account_name, &PostParams::default(), &request).await.unwrap().status.unwrap().token;
@@ -55,7 +57,7 @@ pub(crate) async fn make(admin: &Client) -> Account {
     let path = format!("{}/operator-{}.kubeconfig", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     write_private(&path, &serde_json::to_string(&kubeconfig).unwrap());
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    let made = Account { user: format!("system:serviceaccount:{name}:{account_name}"), kubeconfig: path, config, role };
+    let made = Account { user, kubeconfig: path, config, role };
     for _ in 0..100 {
         if made.may("list", "gomodcache.io", "gomodulecaches", "", None).await {
             return made;

@@ -3,10 +3,15 @@
 
 mod access;
 mod account;
+mod admission;
 mod ca_bundles;
+mod clients;
 mod dns;
 mod drift;
+mod pods;
+mod proxies;
 mod refused;
+mod reports;
 mod restart;
 mod stage;
 mod storage;

@@ -7,6 +7,7 @@ mod go_client;
 mod http_proxy;
 mod look_ahead;
 mod policy;
+mod report;
 mod stage;
 mod tls;
 mod traps;

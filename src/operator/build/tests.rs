@@ -101,6 +101,28 @@ fn a_claim_is_never_lowered() {
 }
 
 #[test]
+fn guests_may_reach_the_module_port_beside_those_who_could_before() {
+    let peers = |spec: &str, guests: &[&str]| {
+        let cache = Validated { guests: guests.iter().map(|&guest| guest.to_owned()).collect(), ..validated(spec) };
+        let policy = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().policy;
+        serde_json::to_value(&policy.spec.unwrap().ingress.unwrap()[0].from).unwrap()
+    };
+    let own = serde_json::json!({"podSelector": {}});
+    let guest = |name: &str| serde_json::json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
+    assert_eq!(peers("{}", &[]), serde_json::json!([own]));
+    assert_eq!(peers("{}", &["a", "b"]), serde_json::json!([own, guest("a"), guest("b")]));
+    assert_eq!(peers(FIXTURES[2], &["b"])[1], guest("b"));
+}
+
+#[test]
+fn a_fallback_is_spelled_as_go_reads_it() {
+    let proxy = |fallback: &str| prepared(&format!("clients: {{fallback: {fallback}}}"), &[]).env.data.unwrap()["GOPROXY"].clone();
+    let url = "http://ci.shop.svc:8080";
+    assert_eq!(proxy("None"), url);
+    assert_eq!((proxy("DirectOnNotFound"), proxy("DirectOnError")), (format!("{url},direct"), format!("{url}|direct")));
+}
+
+#[test]
 fn clients_get_a_fixed_set_of_variables() {
     let env = prepared("{}", &[]).env.data.unwrap();
     assert_eq!(env["GOPROXY"], "http://ci.shop.svc:8080");
