@@ -258,12 +258,12 @@ fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::R
     let parent = file.to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent)?;
     let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
+    usage.stamp_new(file.temp.path(), &file.to);
     match file.temp {
         Temp::Own(path) => path.persist(&file.to).map_err(|e| e.error)?,
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
         Temp::Shared(_growing, path) => fs::rename(path, &file.to)?,
     }
-    usage.committed(&file.to);
     folders.insert(parent.to_owned());
     Ok(replaced)
 }

@@ -126,10 +126,10 @@ impl Usage {
         }
     }
 
-    /// Notes that a file appeared.
-    pub(super) fn committed(&self, path: &Path) {
+    /// Gives a file that is about to appear under its path its time and its first count of uses.
+    pub(super) fn stamp_new(&self, temp: &Path, path: &Path) {
         let came_back = self.ghosts().knows(path);
-        if let Err(error) = File::open(path).and_then(|file| stamp(&file, u32::from(came_back))) {
+        if let Err(error) = File::open(temp).and_then(|file| stamp(&file, u32::from(came_back))) {
             tracing::debug!(%error, "can't set the time of a new object");
         }
     }
@@ -247,7 +247,7 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         usage.reserve(Room { bytes: blocks * BLOCK, objects: 1 });
         fs::write(&path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
-        usage.committed(&path);
+        usage.stamp_new(&path, &path);
     }
 
     fn on_disk(root: &Path) -> u64 {
