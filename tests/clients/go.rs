@@ -38,8 +38,9 @@ impl<'a> Go<'a> {
 
     /// Always in the same folders, so that what names them is the same.
     pub(crate) fn run(&self, task: Task, goproxy: &str) -> Outcome {
-        let (main, downloads, bin) = (self.work.join("main"), self.work.join("client"), self.work.join("bin"));
-        for folder in [&main, &downloads, &bin] {
+        // The newest tree of the checksum database is kept below GOPATH.
+        let [main, downloads, bin, go_path] = ["main", "client", "bin", "gopath"].map(|name| self.work.join(name));
+        for folder in [&main, &downloads, &bin, &go_path] {
             let _not_there = std::fs::remove_dir_all(folder);
             std::fs::create_dir(folder).unwrap();
         }
@@ -51,7 +52,7 @@ impl<'a> Go<'a> {
             .envs([("GOWORK", "off"), ("GONOPROXY", "none"), ("GONOSUMDB", "none"), ("GOVCS", "*:off"), ("GOENV", "off")])
             .env("GOMODCACHE", &downloads)
             .env("GOCACHE", self.corpus.builds())
-            .env("GOBIN", &bin)
+            .envs([("GOBIN", &bin), ("GOPATH", &go_path)])
             .output()
             .unwrap();
         let read = |name| std::fs::read_to_string(main.join(name)).unwrap_or_default();

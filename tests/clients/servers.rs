@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -26,12 +26,6 @@ pub(crate) struct Mirror {
     _process: Running,
 }
 
-/// What a mirror was asked for since it was last asked this.
-pub(crate) struct Asked {
-    pub(crate) requests: u64,
-    pub(crate) zips: u64,
-}
-
 impl Mirror {
     pub(crate) fn start(corpus: &Corpus) -> Self {
         let binary = corpus.home().join("mirror");
@@ -44,19 +38,20 @@ impl Mirror {
         Self { url: format!("http://{address}"), key, address, _process: Running(process) }
     }
 
-    pub(crate) fn asked(&self) -> Asked {
+    /// The paths that it was asked for since it was last asked this, those of the checksum database left out.
+    pub(crate) fn asked(&self) -> Vec<String> {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(b"GET /-/count HTTP/1.0\r\n\r\n").unwrap();
+        stream.write_all(b"GET /-/paths HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let mut numbers = answer.lines().last().unwrap().split(' ').map(|number| number.parse().unwrap());
-        Asked { requests: numbers.next().unwrap(), zips: numbers.next().unwrap() }
+        answer.split_once("\r\n\r\n").unwrap().1.lines().filter(|path| !path.is_empty()).map(str::to_owned).collect()
     }
 }
 
 /// A proxy as it is shipped, with a limit or without.
 pub(crate) struct Proxy {
     pub(crate) url: String,
+    cache: PathBuf,
     _process: Running,
     _config: tempfile::TempDir,
 }
@@ -83,11 +78,27 @@ impl Proxy {
         let process = Running(command.stderr(log).spawn().unwrap());
         for _ in 0..200 {
             if TcpStream::connect(&listen).is_ok() {
-                return Self { url: format!("http://{listen}"), _process: process, _config: config };
+                return Self { url: format!("http://{listen}"), cache: cache.to_owned(), _process: process, _config: config };
             }
             std::thread::sleep(Duration::from_millis(25));
         }
         panic!("the proxy did not start: {}", std::fs::read_to_string(config.path().join("log")).unwrap());
+    }
+}
+
+impl Proxy {
+    /// Waits until all that was downloaded is kept: commits follow the answers.
+    pub(crate) fn settle(&self) {
+        let arriving = self.cache.join(".gomodcache/tmp");
+        let mut quiet = 0;
+        for _ in 0..2_000 {
+            quiet = if std::fs::read_dir(&arriving).is_ok_and(|mut files| files.next().is_none()) { quiet + 1 } else { 0 };
+            if quiet == 20 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("files have been arriving for 20 seconds");
     }
 }
 

@@ -3,7 +3,8 @@
 // knows every version in the folder. Its lists name what is in the folder.
 //
 // Usage: mirror FOLDER PAUSE DATABASE-NAME. Standard output has the address, then the database's key. GET /-/count
-// answers "requests zip-requests bytes zip-bytes" since the last such question, checksum database left out.
+// answers "requests zip-requests bytes zip-bytes" since the last such question, checksum database left out, and GET /-/paths
+// the paths since the last such question, a line each.
 package main
 
 import (
@@ -29,6 +30,11 @@ import (
 )
 
 var requests, zipRequests, sent, zipSent atomic.Int64
+
+var paths struct {
+	sync.Mutex
+	asked []string
+}
 
 func main() {
 	folder, name := os.Args[1], os.Args[3]
@@ -56,6 +62,13 @@ func main() {
 			fmt.Fprintln(w, requests.Swap(0), zipRequests.Swap(0), sent.Swap(0), zipSent.Swap(0))
 			return
 		}
+		if r.URL.Path == "/-/paths" {
+			paths.Lock()
+			defer paths.Unlock()
+			fmt.Fprintln(w, strings.Join(paths.asked, "\n"))
+			paths.asked = nil
+			return
+		}
 		time.Sleep(pause)
 		if r.URL.Path == prefix+"/supported" {
 			return
@@ -75,6 +88,10 @@ func main() {
 func serve(w http.ResponseWriter, r *http.Request, folder string) {
 	isZip := strings.HasSuffix(r.URL.Path, ".zip")
 	requests.Add(1)
+	paths.Lock()
+	// A benchmark never asks for them.
+	paths.asked = append(paths.asked[:min(len(paths.asked), 100_000)], r.URL.Path)
+	paths.Unlock()
 	if isZip {
 		zipRequests.Add(1)
 	}
