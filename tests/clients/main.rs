@@ -2,7 +2,8 @@
 //! what it prints and writes, and every file of its module cache, is what it would be without the cache.
 //!
 //! The modules are downloaded once, through `go env GOPROXY`, into `~/.cache/gomodcache-clients`; the tests' upstream is then
-//! `tests/oracle/mirror`, with a checksum database of its own. `CLIENTS=all` runs the large go.mod files of [`cases::LARGE`].
+//! `tests/oracle/mirror`, with a checksum database of its own. `CLIENTS=all` runs the large go.mod files of [`cases::LARGE`],
+//! and `CLIENTS=prometheus` those whose name has this in it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, missing_docs)]
 
 mod cases;
@@ -36,13 +37,15 @@ const STATES: [State; 4] = [State::Empty, State::Warm, State::Offline, State::Ha
 
 #[test]
 fn through_a_cache_in_any_state_the_go_command_does_what_it_does_without_one() {
-    let all = std::env::var("CLIENTS").is_ok_and(|text| text == "all");
+    let chosen = std::env::var("CLIENTS").ok();
+    let is_chosen = |case: &&Case| chosen.as_deref().is_none_or(|chosen| chosen == "all" || case.to_string().contains(chosen));
     let corpus = Corpus::open();
-    let cases = if all { cases::LARGE } else { cases::SMALL };
+    let cases: Vec<&Case> = chosen.as_ref().map_or(cases::SMALL, |_| cases::LARGE).iter().filter(is_chosen).collect();
+    assert!(!cases.is_empty(), "CLIENTS names no case");
     cases.iter().for_each(|case| corpus.fetch(case));
     let mirror = Mirror::start(&corpus);
     // A large module cache has gigabytes; a small one is quicker in memory.
-    let scratch = Some(Path::new("/dev/shm")).filter(|memory| !all && memory.is_dir()).unwrap_or(corpus.home());
+    let scratch = Some(Path::new("/dev/shm")).filter(|memory| chosen.is_none() && memory.is_dir()).unwrap_or(corpus.home());
     print(&["client", "go.mod", "modules", "task", "without s", "empty s", "warm s", "offline s", "half-evicted s"].map(str::to_owned));
     for case in cases {
         play(case, &corpus, &mirror, scratch).iter().for_each(|row| print(row));
