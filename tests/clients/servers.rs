@@ -91,14 +91,14 @@ impl Proxy {
     pub(crate) fn settle(&self) {
         let arriving = self.cache.join(".gomodcache/tmp");
         let mut quiet = 0;
-        for _ in 0..2_000 {
+        for _ in 0..12_000 {
             quiet = if std::fs::read_dir(&arriving).is_ok_and(|mut files| files.next().is_none()) { quiet + 1 } else { 0 };
             if quiet == 20 {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("files have been arriving for 20 seconds");
+        panic!("files have been arriving for two minutes");
     }
 }
 
