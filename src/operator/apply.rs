@@ -73,7 +73,7 @@ pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: 
     step.one(&admin, owned).await?;
     step.one(&env, owned).await?;
     match budget {
-        Budget::Wanted(budget) => drop(step.one(&budget, owned).await?),
+        Budget::Wanted(budget) => drop(step.one(&*budget, owned).await?),
         Budget::Unwanted(meta) => step.remove::<PodDisruptionBudget>(&meta).await?,
         Budget::Impossible => {}
     }

@@ -14,7 +14,7 @@ pub(crate) enum Budget {
     /// It may be there from a time of more pods.
     Unwanted(ObjectMeta),
     /// It is to be.
-    Wanted(PodDisruptionBudget),
+    Wanted(Box<PodDisruptionBudget>),
 }
 
 pub(super) fn build(cache: &Validated) -> Budget {
@@ -23,7 +23,7 @@ pub(super) fn build(cache: &Validated) -> Budget {
     match (spec.storage.access_mode, spec.replicas) {
         (AccessMode::ReadWriteOnce, _) => Budget::Impossible,
         (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted(metadata),
-        (AccessMode::ReadWriteMany, _) => Budget::Wanted(PodDisruptionBudget {
+        (AccessMode::ReadWriteMany, _) => Budget::Wanted(Box::new(PodDisruptionBudget {
             metadata,
             spec: Some(PodDisruptionBudgetSpec {
                 max_unavailable: Some(IntOrString::Int(1)),
@@ -31,6 +31,6 @@ pub(super) fn build(cache: &Validated) -> Budget {
                 ..PodDisruptionBudgetSpec::default()
             }),
             ..PodDisruptionBudget::default()
-        }),
+        })),
     }
 }
