@@ -1,11 +1,12 @@
-//! go.mod and go.sum files.
+//! go.mod, go.sum and `.info` files.
 
 use std::fmt::Write;
 
-use crate::gomod::{GoMod, SummedFile, parse_go_sum, semver};
+use crate::gomod::{GoMod, SummedFile, VersionInfo, parse_go_sum, semver};
 
 pub fn run(data: &[u8]) {
     go_mod(data);
+    let _either = VersionInfo::parse(data);
     if let Ok(text) = std::str::from_utf8(data) {
         go_sum(text);
     }
