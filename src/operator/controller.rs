@@ -1,4 +1,4 @@
-//! The loop round the reconcile: watches, back-off, readiness and shutdown.
+//! The loop round the reconcile: watches, back-off and a heartbeat.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,47 +8,44 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
-use prometheus::Registry;
+use kube::{Api, ResourceExt};
+use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{INSTANCE, MANAGED_BY};
-use super::defaults::Defaults;
-use super::egress::{Egress, Resolver};
-use super::metrics::Metrics;
-use super::{Context, Error, ReconcileError, Settings};
+use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
-use crate::telemetry::{Health, serve_admin};
+use crate::telemetry::Health;
 
 /// An object that may not decode: then it is that object's problem and not the watch's.
 type Guarded = DeserializeGuard<GoModuleCache>;
+
+/// The name of no object. Asked for again and again, the loop answers that there is none: so it lives. It says nothing about
+/// the API server, which it does not ask.
+const HEARTBEAT: &str = "-";
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
+/// Failing watches hold up the queue for up to [`RETRY`] each, in the worst case one after the other.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
+/// The longest wait before watches that failed are tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 struct Loop {
     context: Context,
     failures: Mutex<HashMap<String, u32>>,
 }
 
-pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let defaults = Defaults::parse(&settings.goproxy, &settings.gosumdb, &settings.redirect_hosts)?;
-    let egress = Egress::new(Resolver::new(&settings.name_servers)?);
-    let registry = Registry::new();
-    let metrics = Metrics::new(&registry)?;
-    let health = Health::default();
-    let listener = tokio::net::TcpListener::bind(settings.admin_listen).await?;
-    let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
-    let client = Client::try_default().await?;
-    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gomodcache-system".to_owned());
-    let context = Context { client: client.clone(), metrics, egress, defaults, settings, namespace };
+/// Watches and reconciles until the token is cancelled and what was under way has ended.
+pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
+    let client = context.client.clone();
     let state = Arc::new(Loop { context, failures: Mutex::default() });
-
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let caches = Api::<Guarded>::all(client.clone());
-    let controller = Controller::new(caches.clone(), watcher::Config::default())
+    let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
+    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
         .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
         .owns(Api::<Service>::all(client.clone()), ours.clone())
@@ -59,31 +56,50 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
             let namespace = claim.namespace()?;
             claim.labels().get(INSTANCE).map(|cache| ObjectRef::<Guarded>::new(cache).within(&namespace))
         })
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
-    let ready = tokio::spawn(await_api_server(caches, health));
-    controller
-        .run(reconcile, on_error, state)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "controller");
+        .reconcile_on(beat)
+        .trigger_backoff(StreamRetry::default())
+        .graceful_shutdown_on(shutdown.cancelled_owned());
+    let store = controller.store();
+    let listed = async {
+        // Until then the loop waits, for as long as the API server is away.
+        if store.wait_until_ready().await.is_ok() {
+            health.expect_beat(HEARTBEAT_LIMIT);
+        }
+        std::future::pending::<()>().await;
+    };
+    let work = controller.run(reconcile, on_error, state).for_each(|result| async {
+        match result {
+            Err(kube::runtime::controller::Error::ObjectNotFound(object)) if object.name == HEARTBEAT => {
+                health.expect_beat(HEARTBEAT_LIMIT)
             }
-        })
-        .await;
-    ready.abort();
-    if let Ok(served) = admin.await {
-        served?;
+            Err(error) => tracing::debug!(%error, "controller"),
+            Ok(_) => {}
+        }
+    });
+    tokio::select! {
+        () = work => {}
+        () = listed => {}
     }
-    Ok(())
+    health.expect_no_beat();
 }
 
-/// Ready means: the API server serves our kind to us. Not "the first list is in the store": with no cache in the cluster
-/// that was never reported, and a Deployment without caches must become available too.
-async fn await_api_server(caches: Api<Guarded>, health: Health) {
-    while let Err(error) = caches.list_metadata(&ListParams::default().limit(1)).await {
-        tracing::warn!(%error, "waiting for the API server to serve GoModuleCache objects; is the CRD installed?");
-        tokio::time::sleep(Duration::from_secs(2)).await;
+/// From half a second to [`RETRY`], with jitter.
+#[derive(Default)]
+struct StreamRetry(u32);
+
+impl Iterator for StreamRetry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = self.0.saturating_add(1);
+        Some(backoff(self.0, rand::random::<f64>()).min(RETRY))
     }
-    health.set_ready(true);
+}
+
+impl Backoff for StreamRetry {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
 }
 
 async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, ReconcileError> {

@@ -7,6 +7,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 pub(crate) struct Metrics {
     reconciles: IntCounterVec,
     writes: IntCounterVec,
+    leader: IntGauge,
 }
 
 impl Metrics {
@@ -21,15 +22,22 @@ impl Metrics {
             Opts::new("gomodcache_operator_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         info.set(1);
+        let leader = IntGauge::new("gomodcache_operator_leader", "1 while this operator leads.")?;
+        registry.register(Box::new(leader.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(info))?;
-        Ok(Self { reconciles, writes })
+        Ok(Self { reconciles, writes, leader })
     }
 
     /// One reconcile ended.
     pub(crate) fn reconcile(&self, outcome: &str) {
         self.reconciles.with_label_values(&[outcome]).inc();
+    }
+
+    /// Whether this operator leads.
+    pub(crate) fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// One object was written.

@@ -11,7 +11,10 @@ mod credentials;
 pub mod defaults;
 mod dereference;
 mod egress;
+mod lease;
 mod metrics;
+mod probe;
+mod run;
 mod update_status;
 mod validate;
 
@@ -20,6 +23,8 @@ use std::time::Duration;
 
 use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
+
+pub use lease::Timing;
 
 use crate::api::GoModuleCache;
 
@@ -40,6 +45,8 @@ pub struct Settings {
     pub name_servers: Vec<SocketAddr>,
     /// Whether a Secret is used only for the hosts that its annotation names.
     pub require_host_annotation: bool,
+    /// How long a lead lasts; see [`Timing::check`].
+    pub election: Timing,
 }
 
 /// Why the operator could not start or go on.
@@ -51,6 +58,9 @@ pub enum Error {
     /// No way to the API server.
     #[error("can't use the API server: {0}")]
     Client(#[from] kube::Error),
+    /// The times of the leader election.
+    #[error("{0}")]
+    Election(String),
     /// The command line's GOPROXY or GOSUMDB.
     #[error(transparent)]
     Defaults(#[from] defaults::DefaultsError),
@@ -85,7 +95,7 @@ struct Context {
 /// # Errors
 /// The settings can't be used, or there is no API server to talk to.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    controller::run(settings, shutdown).await
+    run::run(settings, shutdown).await
 }
 
 /// One reconcile; says when to look again, or `None` to wait for a change.

@@ -6,6 +6,8 @@ mod account;
 mod ca_bundles;
 mod dns;
 mod drift;
+mod leader;
+mod process;
 mod refused;
 mod restart;
 mod stage;
