@@ -33,6 +33,8 @@ pub(crate) struct Applied {
     pub conflicts: Vec<String>,
     /// Objects that the API server refused, as `Kind name: its sentence`.
     pub refused: Vec<String>,
+    /// Objects that were held back because the cache is paused, as `Kind name`.
+    pub pending: Vec<String>,
 }
 
 /// Whether this cache is the controller of an object.
@@ -48,13 +50,21 @@ fn may_adopt(meta: &ObjectMeta, cache: &str, uid: &str) -> bool {
     !foreign && label(MANAGED_BY.0) == Some(MANAGED_BY.1) && label(INSTANCE) == Some(cache)
 }
 
-/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last.
+/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last. Paused, it only looks
+/// what there would be to write.
 ///
 /// # Errors
 /// The API server's; what was written stays and the next attempt goes on from there.
-pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: &str, prepared: Prepared) -> Result<Applied, kube::Error> {
+pub(crate) async fn apply(
+    client: &Client,
+    metrics: &Metrics,
+    cache: &str,
+    uid: &str,
+    paused: bool,
+    prepared: Prepared,
+) -> Result<Applied, kube::Error> {
     let Prepared { account, policy, config, credentials, claim, service, admin, env, deployment } = prepared;
-    let mut step = Step { client, metrics, uid, conflicts: Vec::new(), refused: Vec::new(), lacking: false };
+    let mut step = Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
     step.one(&account, owned).await?;
     step.one(&policy, owned).await?;
@@ -66,15 +76,17 @@ pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: 
     step.one(&env, owned).await?;
     // Pods without their own policy or with someone else's configuration are worse than none.
     let deployment = if step.conflicts.is_empty() && !step.lacking { step.one(&deployment, owned).await? } else { None };
-    Ok(Applied { deployment, claim, conflicts: step.conflicts, refused: step.refused })
+    Ok(Applied { deployment, claim, conflicts: step.conflicts, refused: step.refused, pending: step.pending })
 }
 
 struct Step<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
     uid: &'a str,
+    paused: bool,
     conflicts: Vec<String>,
     refused: Vec<String>,
+    pending: Vec<String>,
     /// Something was refused that does not exist either; a refused change leaves what was there before.
     lacking: bool,
 }
@@ -101,18 +113,24 @@ impl Step<'_> {
                 return Ok(Some(stored.clone()));
             }
             let value = serde_json::to_value(stored).map_err(kube::Error::SerdeError)?;
-            if let Some(mut undo) = additions(&value, &body) {
+            let undo = additions(&value, &body);
+            if undo.is_none() && holds(&value, &body) {
+                return Ok(Some(stored.clone()));
+            }
+            if let Some(mut undo) = undo.filter(|_| !self.paused) {
                 undo.insert("metadata".to_owned(), json!({"uid": stored.meta().uid}));
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&undo)).await?;
                 self.metrics.write("patch", &K::kind(&()));
                 tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "undid additions of others");
-            } else if holds(&value, &body) {
-                return Ok(Some(stored.clone()));
             }
             if let (Some(meta), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), &stored.meta().uid) {
                 meta.insert("uid".to_owned(), json!(uid));
             }
             params = params.force();
+        }
+        if self.paused {
+            self.pending.push(format!("{} {name}", K::kind(&())));
+            return Ok(stored);
         }
         // Without force a foreign object that appears in between is a conflict and not ours by accident.
         let result = match api.patch(name, &params, &Patch::Apply(&body)).await {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -13,7 +13,7 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +36,18 @@ const RETRY: Duration = Duration::from_secs(5);
 
 struct Loop {
     context: Context,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
 }
+
+/// Failures in a row, of one generation: a change by the user begins anew.
+struct Failures {
+    generation: Option<i64>,
+    count: u32,
+    last: Instant,
+}
+
+/// How long the failures of an object are remembered that no longer fails, and perhaps no longer exists.
+const FORGET: Duration = Duration::from_secs(300);
 
 /// Watches and reconciles until the token is cancelled and what was under way has ended.
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
@@ -60,6 +70,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
         .trigger_backoff(StreamRetry::default())
         .graceful_shutdown_on(shutdown.cancelled_owned());
     let store = controller.store();
+    let (metrics, caches) = (state.context.metrics.clone(), store.clone());
     let listed = async {
         // Until then the loop waits, for as long as the API server is away.
         if store.wait_until_ready().await.is_ok() {
@@ -70,7 +81,10 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     let work = controller.run(reconcile, on_error, state).for_each(|result| async {
         match result {
             Err(kube::runtime::controller::Error::ObjectNotFound(object)) if object.name == HEARTBEAT => {
-                health.expect_beat(HEARTBEAT_LIMIT)
+                health.expect_beat(HEARTBEAT_LIMIT);
+                let known = caches.state();
+                let statuses = known.iter().filter_map(|cache| cache.0.as_ref().ok()?.status.as_ref());
+                metrics.conditions(known.len(), statuses.flat_map(|status| &status.conditions));
             }
             Err(error) => tracing::debug!(%error, "controller"),
             Ok(_) => {}
@@ -108,6 +122,7 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
         Err(invalid) => {
             tracing::warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "undecodable");
             state.context.metrics.reconcile("undecodable");
+            state.context.events.undecodable(&invalid.metadata, &invalid.error).await;
             return Ok(Action::await_change());
         }
     };
@@ -115,10 +130,15 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
     if cache.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let begun = Instant::now();
     let work = Box::pin(super::reconcile(&state.context, cache));
     let next = tokio::time::timeout(Duration::from_secs(60), work).await.map_err(|_elapsed| ReconcileError::TimedOut)??;
+    state.context.metrics.reconciled_in(begun.elapsed());
     state.context.metrics.reconcile("ok");
-    state.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&object));
+    let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    failures.remove(&key(&object));
+    state.context.metrics.backing_off(failures.len());
+    drop(failures);
     Ok(next.map_or_else(Action::await_change, |wait| Action::requeue(wait.mul_f64(0.85 + 0.15 * rand::random::<f64>()))))
 }
 
@@ -127,9 +147,29 @@ fn on_error(object: Arc<Guarded>, error: &ReconcileError, state: Arc<Loop>) -> A
     tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "reconcile failed");
     state.context.metrics.reconcile("error");
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = failures.entry(key(&object)).or_default();
-    *count = count.saturating_add(1);
-    Action::requeue(backoff(*count, rand::random::<f64>()))
+    failures.retain(|_, failures| failures.last.elapsed() < FORGET);
+    let count = count(&mut failures, key(&object), object.meta().generation);
+    state.context.metrics.backing_off(failures.len());
+    let asked = retry_after(error);
+    Action::requeue(backoff(count, rand::random::<f64>()).max(asked))
+}
+
+fn count(failures: &mut HashMap<String, Failures>, key: String, generation: Option<i64>) -> u32 {
+    let new = || Failures { generation, count: 0, last: Instant::now() };
+    let entry = failures.entry(key).or_insert_with(new);
+    if entry.generation != generation {
+        *entry = new();
+    }
+    entry.count = entry.count.saturating_add(1);
+    entry.last = Instant::now();
+    entry.count
+}
+
+/// What the API server asked for with 429 or 503, up to a minute.
+fn retry_after(error: &ReconcileError) -> Duration {
+    let ReconcileError::Api(kube::Error::Api(status)) = error else { return Duration::ZERO };
+    let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    Duration::from_secs(u64::from(seconds)).min(Duration::from_secs(60))
 }
 
 fn key(object: &Guarded) -> String {
@@ -144,6 +184,8 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
 
     #[test]
@@ -152,5 +194,28 @@ mod tests {
         assert_eq!(backoff(2, 0.0), Duration::from_secs(1));
         assert_eq!(backoff(u32::MAX, 0.0), Duration::from_secs(60));
         assert_eq!(backoff(2, 1.0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn failures_are_counted_until_the_user_changes_the_object() {
+        let mut failures = HashMap::new();
+        let counts = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)];
+        for (generation, expected) in counts {
+            assert_eq!(count(&mut failures, "a/b".to_owned(), Some(generation)), expected);
+        }
+        assert_eq!(count(&mut failures, "a/c".to_owned(), Some(2)), 1);
+    }
+
+    #[test]
+    fn what_the_api_server_asks_for_is_waited_for_up_to_a_minute() {
+        let asked = |seconds: u32| {
+            let details = serde_json::json!({"retryAfterSeconds": seconds});
+            let details = serde_json::from_value(details).map_err(kube::Error::SerdeError)?;
+            let status = Status { code: 429, details: Some(details), ..Status::default() };
+            Ok::<_, kube::Error>(retry_after(&ReconcileError::Api(kube::Error::Api(Box::new(status)))))
+        };
+        assert!(asked(7).is_ok_and(|wait| wait == Duration::from_secs(7)));
+        assert!(asked(u32::MAX).is_ok_and(|wait| wait == Duration::from_secs(60)));
+        assert_eq!(retry_after(&ReconcileError::TimedOut), Duration::ZERO);
     }
 }

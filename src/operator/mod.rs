@@ -11,8 +11,10 @@ mod credentials;
 pub mod defaults;
 mod dereference;
 mod egress;
+mod events;
 mod lease;
 mod metrics;
+mod paused;
 mod probe;
 mod run;
 mod update_status;
@@ -84,6 +86,7 @@ enum ReconcileError {
 struct Context {
     client: Client,
     metrics: metrics::Metrics,
+    events: events::Events,
     egress: egress::Egress,
     defaults: defaults::Defaults,
     settings: Settings,
@@ -100,14 +103,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, egress, defaults, settings, namespace: operator_namespace } = context;
+    let Context { client, metrics, events, egress, defaults, settings, namespace: operator_namespace } = context;
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
     let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
     let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
         Ok(valid) => valid,
         Err(fault) => {
-            update_status::update_status(client, metrics, cache, update_status::invalid(cache, fault.to_string())).await?;
+            let status = update_status::invalid(cache, fault.to_string());
+            update_status::update_status(client, metrics, cache, status.clone()).await?;
+            events.tell(cache, &status).await;
             return Ok(None);
         }
     };
@@ -121,9 +126,11 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         || format!("{:032x}", rand::random::<u128>()),
     );
     let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
-    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, prepared)).await?;
+    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
     let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class);
-    update_status::update_status(client, metrics, cache, status).await?;
+    let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
+    update_status::update_status(client, metrics, cache, status.clone()).await?;
+    events.tell(cache, &status).await;
 
     Ok(Some(next_look(!valid.wanted.is_empty(), resolved.next)))
 }

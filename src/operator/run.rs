@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::defaults::Defaults;
 use super::egress::{Egress, Resolver};
+use super::events::Events;
 use super::lease::{Candidate, Gate, Leadership};
 use super::metrics::Metrics;
 use super::probe::{Served, probe};
@@ -40,7 +41,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let (told, served) = watch::channel(Served::Unknown);
     let probing = tokio::spawn(probe(client.clone(), health.clone(), told, shutdown.clone()));
 
-    let office = Office { client, metrics, health, defaults, settings, namespace, leadership, served };
+    let office = Office { client, metrics, health, defaults, settings, namespace, pod, leadership, served };
     if office.serve(&shutdown).await? {
         writes_ended.cancel();
     } else {
@@ -74,6 +75,7 @@ struct Office {
     defaults: Defaults,
     settings: Settings,
     namespace: String,
+    pod: String,
     leadership: Leadership,
     served: watch::Receiver<Served>,
 }
@@ -100,6 +102,7 @@ impl Office {
             // Dropped: what was under way ends at its next step, and the gate holds back its writes.
             self.health.expect_no_beat();
             self.metrics.leader(self.leadership.holds());
+            self.metrics.forget();
             tracing::info!(why = outcome, "stopped reconciling");
         }
     }
@@ -112,11 +115,12 @@ impl Office {
 
     /// Each term begins with what lies in the cluster: what this process remembers, another may have changed since.
     fn context(&self) -> Result<Context, Error> {
-        let Self { client, metrics, defaults, settings, namespace, .. } = self;
+        let Self { client, metrics, defaults, settings, namespace, pod, .. } = self;
         let egress = Egress::new(Resolver::new(&settings.name_servers)?);
         Ok(Context {
             client: client.clone(),
             metrics: metrics.clone(),
+            events: Events::new(client.clone(), metrics.clone(), pod.clone()),
             egress,
             defaults: defaults.clone(),
             settings: settings.clone(),

@@ -109,6 +109,11 @@ impl Account {
         Client::try_from(self.config.clone()).unwrap()
     }
 
+    /// How its clients are made.
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
     /// The API server's own answer to whether the operator may do this, in a namespace or in all.
     pub(crate) async fn may(&self, verb: &str, group: &str, resource: &str, name: &str, namespace: Option<&str>) -> bool {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));

@@ -6,12 +6,16 @@ mod account;
 mod ca_bundles;
 mod dns;
 mod drift;
+mod fixpoint;
 mod leader;
+mod outage;
 mod process;
+mod proxy;
 mod refused;
 mod restart;
 mod stage;
 mod storage;
+mod told;
 mod undecodable;
 
 use serde_json::{Value, json};

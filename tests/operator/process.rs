@@ -23,6 +23,7 @@ pub(crate) struct NewOperator {
 pub(crate) struct Process {
     child: Child,
     admin: String,
+    log: String,
 }
 
 impl NewOperator {
@@ -40,11 +41,17 @@ impl NewOperator {
         self
     }
 
+    /// By this way to the API server, and with a lease in this namespace.
+    pub(crate) fn behind(mut self, kubeconfig: &str, namespace: &str) -> Self {
+        (self.kubeconfig, self.namespace) = (kubeconfig.to_owned(), namespace.to_owned());
+        self
+    }
+
     /// Starts it as this pod, which stands in its lease and in the user agent of its requests.
     pub(crate) fn start(&self, pod: &str) -> Process {
         // Free now; the operator takes it a moment later.
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let log = format!("{}/operator-{pod}.log", env!("CARGO_TARGET_TMPDIR"));
+        let log = format!("{}/operator-{pod}-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id());
         let child = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
             .args(["operator", "--admin-listen", &admin, "--proxy-image", "gomodcache:dev", "--name-server", &self.name_server])
             .args(UPSTREAMS)
@@ -53,10 +60,10 @@ impl NewOperator {
             .env("POD_NAME", pod)
             .envs(self.lease)
             .stdout(Stdio::null())
-            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap())
+            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
             .spawn()
             .expect("the operator starts");
-        Process { child, admin }
+        Process { child, admin, log }
     }
 }
 
@@ -68,6 +75,19 @@ impl Process {
     /// Waits for its end.
     pub(crate) fn ended(mut self) {
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it and earlier ones of its name have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Status and body of an admin endpoint; nothing while it does not answer.

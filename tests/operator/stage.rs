@@ -90,8 +90,7 @@ async fn start_operator(client: &Client) -> Operator {
         [ $signal != TERM ] || read -r start; \"$@\" & pid=$!; done; \
         kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
         KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME --wait=false >/dev/null 2>&1";
-    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
-    apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
+    install_crd(client).await;
     let account = account::make(client).await;
     super::dns::set("modules.corp.example", "203.0.113.7");
     let name_server = super::dns::serve().to_string();
@@ -111,6 +110,11 @@ async fn start_operator(client: &Client) -> Operator {
         .spawn()
         .expect("the operator starts");
     Operator { process: Mutex::new(process), account, name_server }
+}
+
+async fn install_crd(client: &Client) {
+    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
+    apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
 }
 
 fn all(client: &Client, kind: &str) -> Api<DynamicObject> {
@@ -154,10 +158,39 @@ fn resource(kind: &str) -> (ApiResource, bool) {
 
 impl Stage {
     fn api(&self, kind: &str) -> Api<DynamicObject> {
+        self.api_in(&self.namespace, kind)
+    }
+
+    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         match resource(kind) {
-            (resource, true) => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
+            (resource, true) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             (_, false) => all(&self.client, kind),
         }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn install_crd(&self) {
+        install_crd(&self.client).await;
+    }
+
+    pub(crate) async fn apply_in(&self, namespace: &str, object: &Value) {
+        apply_as(&self.api_in(namespace, object["kind"].as_str().unwrap()), object).await;
+    }
+
+    pub(crate) async fn cache_in(&self, namespace: &str, name: &str, spec: &Value) {
+        let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": name}, "spec": spec});
+        self.apply_in(namespace, &object).await;
+    }
+
+    pub(crate) async fn delete_in(&self, namespace: &str, kind: &str, name: &str) {
+        self.api_in(namespace, kind).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub(crate) async fn list_in(&self, namespace: &str, kind: &str) -> Vec<DynamicObject> {
+        self.api_in(namespace, kind).list(&ListParams::default()).await.unwrap().items
     }
 
     /// Who the operator is and what it may do.

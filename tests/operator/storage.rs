@@ -10,7 +10,7 @@ fn sized(size: &str) -> Value {
 }
 
 /// A volume for the claim of a cache, so that the claim is bound: no provisioner is at work here.
-async fn provide(stage: &Stage, cache: &str, class: &str, size: &str) -> String {
+pub(crate) async fn provide(stage: &Stage, cache: &str, class: &str, size: &str) -> String {
     let name = format!("{}-{cache}", stage.namespace);
     stage
         .apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
@@ -22,7 +22,7 @@ async fn provide(stage: &Stage, cache: &str, class: &str, size: &str) -> String 
 }
 
 /// No node may have the pods of this test, so it says what a kubelet would.
-async fn run_pods(stage: &Stage, cache: &str) {
+pub(crate) async fn run_pods(stage: &Stage, cache: &str) {
     let label = async || {
         let pods = stage.list("Pod").await;
         pods.into_iter()
