@@ -9,7 +9,10 @@ use super::{account, await_children, without_names};
 #[tokio::test]
 async fn a_missing_crd_is_named_and_its_appearance_is_noticed() {
     let Some(stage) = stage_alone("crd").await else { return };
-    // Every cache goes with it, and so do those of tests that are over.
+    if super::stage::audited().is_none() {
+        eprintln!("not run: a CRD takes every cache with it, so only in a cluster of our own (GOMODCACHE_AUDIT_LOG is not set)");
+        return;
+    }
     let crd = "gomodulecaches.gomodcache.io";
     stage.delete("CustomResourceDefinition", crd).await;
     stage.eventually("the CRD has gone", async || stage.get("CustomResourceDefinition", crd).await.is_none()).await;

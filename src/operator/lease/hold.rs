@@ -99,7 +99,11 @@ impl Candidate {
         match answer {
             Ok(lease) => Answer::Stored(self.see(lease)),
             Err(kube::Error::Api(status)) if status.code == 409 => Answer::Conflict,
-            Err(kube::Error::Api(status)) if status.code == 404 => Answer::Absent,
+            // Deleted meanwhile; but where none can be made, the namespace is missing, and asking again at once is no use.
+            Err(kube::Error::Api(status)) if status.code == 404 && self.last.metadata.name.is_some() => {
+                self.last = Lease::default();
+                Answer::Absent
+            }
             Err(error) => failed(&error),
         }
     }

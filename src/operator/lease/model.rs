@@ -262,7 +262,6 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
     #[test]
     fn never_two_believers_nor_one_past_its_deadline_and_one_when_it_is_calm(world in world()) {
         prop_assert_eq!(Run::new(world).go(), Ok(()));
