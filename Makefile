@@ -10,6 +10,7 @@ IMAGE   ?= gomodcache:dev
 PROFILE ?= dev
 
 export CLUSTER IMAGE PROFILE
+chart_files := charts/gomodcache-operator/files
 
 .PHONY: help
 help: ## list the targets
@@ -29,7 +30,7 @@ soak: ## the long forms: kill rounds, many caches, ten minutes of quiet
 bench: ## comparisons beside peers
 	benches/run
 
-.PHONY: fmt lint deny advisories crd image
+.PHONY: fmt lint deny advisories crd chart image
 fmt: ## format the code
 	cargo fmt
 lint: ## clippy and rustfmt, warnings are errors
@@ -40,8 +41,13 @@ deny: ## licences, sources and banned crates of the dependency tree
 	cargo deny --log-level warn check bans licenses sources
 advisories: ## known vulnerabilities (needs the advisory database)
 	cargo deny check advisories
-crd: ## write crds/ from the Rust types
+crd: ## write crds/ from the Rust types, and the chart's copy
 	cargo run --locked -q -- crd > crds/gomodulecaches.yaml
+	$(MAKE) -s chart
+chart: ## copy what the Helm chart shares with crds/ and deploy/
+	rm -rf $(chart_files) && mkdir -p $(chart_files)/base
+	cp crds/gomodulecaches.yaml deploy/rules/gomodcache.rules.yaml deploy/dashboards/gomodcache.json $(chart_files)/
+	cp $(filter-out %/kustomization.yaml %/namespace.yaml %/operator.yaml,$(wildcard deploy/base/*.yaml)) $(chart_files)/base/
 image: ## the image as an OCI archive, without a docker daemon: target/image/gomodcache.tar
 	deploy/image/build
 

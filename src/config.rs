@@ -5,18 +5,22 @@
 //! without a new pod. An unknown key is an error: a proxy must not run half of what it was told.
 
 mod ca_bundle;
+mod credential;
+mod http_proxy;
+mod resolution;
 mod timeouts;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::gomod::Patterns;
+use crate::gomod::{PatternError, Patterns};
 use crate::sumdb;
 
 pub use ca_bundle::check_ca_bundle;
+pub use credential::{Credential, CredentialSecret};
+pub use http_proxy::HttpProxy;
+pub use resolution::{PRIVATE_RANGES, PinnedHost, Resolution, is_private};
 pub use timeouts::Timeouts;
 
 /// The version of the configuration format that this build writes and reads.
@@ -68,6 +72,9 @@ pub struct ProxyConfig {
     /// How hosts become addresses.
     #[serde(default)]
     pub resolution: Resolution,
+    /// Through which HTTP proxy upstreams are reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<HttpProxy>,
 }
 
 /// One entry of the source chain.
@@ -179,71 +186,6 @@ pub enum LookAhead {
     Disabled,
 }
 
-/// Where the proxy takes addresses from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, tag = "mode")]
-pub enum Resolution {
-    /// The system's resolver.
-    #[default]
-    System,
-    /// Only these addresses; a host that is not listed is not dialled, and no name server is asked.
-    Pinned {
-        /// The hosts, each once.
-        hosts: Vec<PinnedHost>,
-    },
-}
-
-/// The addresses of one host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct PinnedHost {
-    /// Lower case, without port.
-    pub host: String,
-    /// Never empty.
-    pub addresses: Vec<IpAddr>,
-}
-
-/// One credential, as stored under a `credential.<name>` key of the credentials directory (JSON).
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Credential {
-    /// The only hosts to which it may be sent: what the Secret's owner wrote on it.
-    pub hosts: Vec<String>,
-    /// What is sent.
-    pub secret: CredentialSecret,
-}
-
-/// The forms of a credential.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub enum CredentialSecret {
-    /// `Authorization: Basic`.
-    Basic {
-        /// User name.
-        username: String,
-        /// Password.
-        password: String,
-    },
-    /// `Authorization: Bearer`.
-    Token(String),
-}
-
-// No derived Debug: a secret can't be printed.
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("hosts", &self.hosts).field("secret", &self.secret).finish()
-    }
-}
-
-impl std::fmt::Debug for CredentialSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Basic { .. } => "Basic(redacted)",
-            Self::Token(_) => "Token(redacted)",
-        })
-    }
-}
-
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -326,6 +268,16 @@ impl ProxyConfig {
             .map_err(|e| ConfigError::Parse { path: PathBuf::from(CONFIG_FILE), reason: e.to_string() })
     }
 
+    /// The private modules' patterns. Case is ignored: a private path in another spelling must not leave either.
+    ///
+    /// # Errors
+    /// A pattern that can't be read; never for a configuration that [`ProxyConfig::parse`] accepts.
+    pub fn private(&self) -> Result<Patterns, ConfigError> {
+        let patterns = Patterns::parse(self.private_modules.iter().map(String::as_str));
+        let invalid = |error: PatternError| ConfigError::Invalid { key: "privateModules".into(), reason: error.to_string() };
+        patterns.map(Patterns::ignoring_case).map_err(invalid)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (i, upstream) in self.upstreams.iter().enumerate() {
             let invalid = |reason: &str| ConfigError::Invalid { key: format!("upstreams[{i}].url"), reason: reason.into() };
@@ -343,9 +295,8 @@ impl ProxyConfig {
                 return Err(ConfigError::Invalid { key: format!("upstreams[{i}].timeouts"), reason: "must be longer than nothing".into() });
             }
         }
-        if let Err(error) = Patterns::parse(self.private_modules.iter().map(String::as_str)) {
-            return Err(ConfigError::Invalid { key: "privateModules".into(), reason: error.to_string() });
-        }
+        self.private()?;
+        self.http_proxy.as_ref().map_or(Ok(()), HttpProxy::check)?;
         if let Some(database) = &self.checksum_database
             && database.mode == ChecksumMode::Verify
             && let Err(reason) = sumdb::verifier(&database.name, database.key.as_deref())
@@ -377,33 +328,6 @@ impl ProxyConfig {
 pub fn is_database_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b':');
     name.split('/').all(|element| !element.is_empty() && !element.starts_with('.') && element.bytes().all(allowed))
-}
-
-/// Ranges that no upstream may resolve to unless it is declared internal: they are the cluster's own network, or
-/// the machine's. Documentation ranges are ordinary addresses.
-pub const PRIVATE_RANGES: [&str; 16] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "224.0.0.0/4",
-    "240.0.0.0/4",
-    "::/128",
-    "::1/128",
-    "::ffff:0:0/96",
-    "64:ff9b::/96",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-];
-
-/// Whether an address lies in [`PRIVATE_RANGES`].
-#[must_use]
-pub fn is_private(address: IpAddr) -> bool {
-    PRIVATE_RANGES.iter().filter_map(|range| range.parse::<IpNet>().ok()).any(|range| range.contains(&address))
 }
 
 #[cfg(test)]
@@ -475,22 +399,12 @@ mod tests {
             resolution: Resolution::Pinned {
                 hosts: vec![PinnedHost { host: "modules.example".into(), addresses: vec!["203.0.113.7".parse().unwrap()] }],
             },
+            http_proxy: Some(HttpProxy {
+                url: "http://egress.corp.example:3128".parse().unwrap(),
+                no_proxy: vec![".corp.example".into()],
+                credential: Some("egress".into()),
+            }),
         };
         assert_eq!(ProxyConfig::parse(&config.to_yaml().unwrap()).unwrap(), config);
-    }
-
-    #[test]
-    fn a_credential_cannot_be_printed() {
-        let text = r#"{"hosts":["a.example"],"secret":{"basic":{"username":"u","password":"hunter2"}}}"#;
-        let credential: Credential = serde_json::from_str(text).unwrap();
-        assert!(!format!("{credential:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn documentation_ranges_are_ordinary_and_private_ones_are_not() {
-        assert!(!is_private("203.0.113.10".parse().unwrap()));
-        for address in ["10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fe80::1"] {
-            assert!(is_private(address.parse().unwrap()), "{address}");
-        }
     }
 }

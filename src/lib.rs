@@ -9,6 +9,7 @@ pub mod gomod;
 pub mod operator;
 pub mod proxy;
 pub mod quantity;
+pub mod report;
 pub mod source;
 pub mod store;
 pub mod sumdb;

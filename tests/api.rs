@@ -99,6 +99,30 @@ fn wrong_upstreams() -> Vec<Row> {
             "redirectHosts are host names in lower case, without scheme, port or path",
         ),
         (
+            "proxy-password",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://ci:hunter2@egress.corp.example:3128"}}}),
+            "url must not carry a user name or password",
+        ),
+        (
+            "proxy-path",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://egress.corp.example:3128/x"}}}),
+            "url must not have a path, a query or a fragment",
+        ),
+        (
+            "no-proxy-list",
+            "ok",
+            json!({"network": {"httpProxy": {"url": "http://egress.corp.example:3128", "noProxy": ["a.example,b.example"]}}}),
+            "noProxy holds one host, domain, address or range of addresses an entry",
+        ),
+        (
+            "timeout",
+            "ok",
+            upstream(json!({"url": "https://modules.corp.example", "timeouts": {"head": "0s"}})),
+            "head must be a whole number and a unit, such as 75s or 2m",
+        ),
+        (
             "secret-name",
             "ok",
             upstream(json!({"url": "https://modules.corp.example", "credentialsRef": {"name": "a/b"}})),
@@ -114,7 +138,25 @@ fn wrong_upstreams() -> Vec<Row> {
 }
 
 fn wrong_elsewhere() -> Vec<Row> {
+    let template = |value: Value| json!({"podTemplate": value});
+    let own_labels = "labels of app.kubernetes.io/ and gomodcache.io/ are the operator's own";
     vec![
+        ("own-label", "ok", template(json!({"labels": {"app.kubernetes.io/instance": "x"}})), own_labels),
+        (
+            "own-annotation",
+            "ok",
+            template(json!({"annotations": {"gomodcache.io/refresh": "x"}})),
+            "annotations of gomodcache.io/ are the operator's own",
+        ),
+        ("affinity-typo", "ok", template(json!({"affinity": {"nodeAfinity": {}}})), "nodeAfinity"),
+        ("pull-secret", "ok", template(json!({"imagePullSecrets": [{"name": "A b"}]})), "spec.podTemplate.imagePullSecrets[0].name"),
+        ("fallback-word", "ok", json!({"clients": {"fallback": "Always"}}), "DirectOnNotFound"),
+        (
+            "namespace-glob",
+            "ok",
+            json!({"clients": {"publishTo": {"namespaces": ["team-*"]}}}),
+            "publishTo.namespaces holds names of namespaces, without patterns",
+        ),
         ("unknown-field", "ok", json!({"upstream": []}), "upstream"),
         ("unknown-nested", "ok", json!({"storage": {"sise": "1Gi"}}), "sise"),
         ("size-word", "ok", json!({"storage": {"size": "pear"}}), "size must be a positive quantity"),

@@ -1,8 +1,10 @@
 //! What a user writes and reads: the `GoModuleCache` resource. No I/O.
 
+pub mod network;
 pub mod spec;
 pub mod status;
 
+pub use network::*;
 pub use spec::*;
 pub use status::*;
 

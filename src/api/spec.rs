@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::GoModuleCacheStatus;
+use super::network::{HttpProxy, Timeouts};
 
 /// A caching GOPROXY with a volume, a Service and a closed egress.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -53,9 +54,12 @@ pub struct GoModuleCacheSpec {
     /// The volume.
     #[serde(default)]
     pub storage: Storage,
-    /// Who may reach the cache.
+    /// Who may reach the cache, and how it reaches its upstreams.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// The environment that clients take from the ConfigMap `<cache>-env`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Clients>,
     /// Pods; more than one only with ReadWriteMany.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 16))]
@@ -73,8 +77,24 @@ pub struct GoModuleCacheSpec {
     pub paused: bool,
 }
 
+impl GoModuleCacheSpec {
+    /// The namespaces besides its own that a cache publishes the clients' environment to, if they ask.
+    pub fn listed_namespaces<'a>(&'a self, own: &'a str) -> impl Iterator<Item = &'a String> {
+        let listed = self.clients.as_ref().and_then(|clients| clients.publish_to.as_ref());
+        listed.into_iter().flat_map(|listed| &listed.namespaces).filter(move |namespace| *namespace != own)
+    }
+}
+
 fn one() -> i32 {
     1
+}
+
+impl GoModuleCacheSpec {
+    /// Every Secret that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let proxy = self.network.iter().filter_map(|network| network.http_proxy.as_ref()?.credentials_ref.as_ref());
+        self.upstreams.iter().filter_map(|upstream| upstream.credentials_ref.as_ref()).chain(proxy)
+    }
 }
 
 /// One entry of the source chain.
@@ -109,6 +129,9 @@ pub struct Upstream {
     /// Certificates trusted besides the system's: a key of a ConfigMap of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<ConfigMapKeyRef>,
+    /// How long it may be silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
 }
 
 /// GOPROXY's two separators.
@@ -303,6 +326,9 @@ pub struct Network {
     /// The module port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<Ingress>,
+    /// An HTTP proxy between the cache and its upstreams.
+    #[serde(default, rename = "httpProxy", skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<HttpProxy>,
 }
 
 /// Peers of the module port.
@@ -327,8 +353,43 @@ pub struct Peer {
     pub pod_selector: Option<LabelSelector>,
 }
 
+/// The environment that clients take from the ConfigMap `<cache>-env`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// Where the ConfigMap lies besides this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_to: Option<PublishTo>,
+    /// Where clients look for what the cache does not give them.
+    #[serde(default)]
+    pub fallback: ClientFallback,
+}
+
+/// Other namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct PublishTo {
+    /// Each must ask for it, by the label gomodcache.io/env-from with the value `<namespace of the cache>.<name of the cache>`;
+    /// its pods may then reach the cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("publishTo.namespaces holds names of namespaces, without patterns"))]
+    pub namespaces: Vec<String>,
+}
+
+/// Where clients look for what the cache does not give them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum ClientFallback {
+    /// Nowhere.
+    #[default]
+    None,
+    /// In version control, when the cache says that there is no such module or version: GOPROXY=<url>,direct.
+    DirectOnNotFound,
+    /// In version control, after any error of the cache: GOPROXY=<url>|direct.
+    DirectOnError,
+}
+
 /// Where the pods run, and with what.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
     /// Default: requests of 50m and 64Mi.
@@ -337,8 +398,33 @@ pub struct PodTemplate {
     /// Labels that the node must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pods tolerate.
+    /// Taints that the pods tolerate. A lost node is tolerated for 30 s, unless it is named here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
+    /// Rules for nodes and neighbours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Labels besides the operator's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(key, !key.startsWith('app.kubernetes.io/') && !key.startsWith('gomodcache.io/'))").message("labels of app.kubernetes.io/ and gomodcache.io/ are the operator's own"))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(key, !key.startsWith('gomodcache.io/'))").message("annotations of gomodcache.io/ are the operator's own"))]
+    pub annotations: BTreeMap<String, String>,
+    /// How the pods rank with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// A ServiceAccount of this namespace, in place of the cache's own. Its token is not mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+    /// Secrets of this namespace that open the image's registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<SecretRef>,
 }

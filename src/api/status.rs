@@ -17,7 +17,7 @@ pub struct GoModuleCacheStatus {
     /// What is in force after the operator's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
-    /// Ready, Available, StorageReady, CredentialsReady and EgressReady; Paused on a paused cache only.
+    /// Ready, Available, StorageReady, CredentialsReady, EgressReady and ConfigurationApplied; Paused on a paused cache only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The hosts that the proxy may reach.
@@ -26,6 +26,9 @@ pub struct GoModuleCacheStatus {
     /// The Secrets that the upstreams name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
+    /// The other namespaces that the spec lists for the clients' environment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<ClientNamespace>,
     /// The volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
@@ -76,14 +79,41 @@ pub struct CredentialStatus {
 /// What became of a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CredentialState {
-    /// Copied to the proxy.
+    /// Copied to the proxy, and every ready pod uses it.
     InUse,
+    /// Copied to the proxy, and a ready pod does not use it yet.
+    Pending,
+    /// An upstream does not accept it.
+    Rejected,
     /// There is no such Secret.
     Missing,
     /// The Secret has no form that is known.
     Malformed,
     /// The Secret does not name the upstream's host.
     HostNotAllowed,
+}
+
+/// One namespace that the spec lists for the clients' environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientNamespace {
+    /// Its name.
+    pub namespace: String,
+    /// What became of it.
+    pub state: ClientNamespaceState,
+}
+
+/// What became of the clients' environment in another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClientNamespaceState {
+    /// The ConfigMap lies there, and pods of that namespace may reach the cache.
+    Published,
+    /// The namespace does not ask for it by the label gomodcache.io/env-from, or does not exist.
+    NotAsked,
+    /// A ConfigMap of that name is there, and is someone else's.
+    NameConflict,
+    /// The API server refused it.
+    Refused,
 }
 
 /// The volume.

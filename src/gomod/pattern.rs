@@ -2,7 +2,11 @@
 
 /// A list of globs, as Go's variables have them, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patterns(Vec<Vec<Vec<Token>>>);
+pub struct Patterns {
+    /// Globs of elements of tokens.
+    globs: Vec<Vec<Vec<Token>>>,
+    ignore_case: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
@@ -31,21 +35,29 @@ impl Patterns {
     pub fn parse<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Self, PatternError> {
         let globs = globs.into_iter().map(|glob| glob.trim().trim_end_matches('/')).filter(|glob| !glob.is_empty());
         let elements = |glob: &str| glob.split('/').map(tokens).collect::<Option<Vec<_>>>();
-        globs.map(|glob| elements(glob).ok_or_else(|| PatternError(glob.to_owned()))).collect::<Result<_, _>>().map(Self)
+        let globs = globs.map(|glob| elements(glob).ok_or_else(|| PatternError(glob.to_owned()))).collect::<Result<_, _>>()?;
+        Ok(Self { globs, ignore_case: false })
+    }
+
+    /// The same globs, for which upper and lower case of ASCII are one. Go tells them apart; where a rule is a fence, another
+    /// spelling of the same place must not get round it.
+    #[must_use]
+    pub fn ignoring_case(self) -> Self {
+        Self { ignore_case: true, ..self }
     }
 
     /// Whether there is no glob.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.globs.is_empty()
     }
 
     /// Whether a glob matches the path or its first elements, as `module.MatchPrefixPatterns` says.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        self.0.iter().any(|glob| {
+        self.globs.iter().any(|glob| {
             let mut elements = path.split('/');
-            glob.iter().all(|tokens| elements.next().is_some_and(|element| is_match(tokens, element)))
+            glob.iter().all(|tokens| elements.next().is_some_and(|element| is_match(tokens, element, self.ignore_case)))
         })
     }
 }
@@ -96,7 +108,7 @@ fn class(chars: &mut std::str::Chars<'_>) -> Option<Token> {
 }
 
 /// Linear in practice: after a star, only the last star is ever tried again.
-fn is_match(tokens: &[Token], element: &str) -> bool {
+fn is_match(tokens: &[Token], element: &str, ignore_case: bool) -> bool {
     let chars: Vec<char> = element.chars().collect();
     let (mut t, mut c, mut star) = (0, 0, None);
     loop {
@@ -106,7 +118,7 @@ fn is_match(tokens: &[Token], element: &str) -> bool {
                 t += 1;
                 continue;
             }
-            (Some(token), Some(char)) if token.is_match(*char) => {
+            (Some(token), Some(char)) if token.is_match(*char) || (ignore_case && token.is_match(swap_case(*char))) => {
                 t += 1;
                 c += 1;
                 continue;
@@ -122,6 +134,10 @@ fn is_match(tokens: &[Token], element: &str) -> bool {
             _ => return false,
         }
     }
+}
+
+fn swap_case(c: char) -> char {
+    if c.is_ascii_uppercase() { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() }
 }
 
 impl Token {
@@ -170,6 +186,14 @@ mod tests {
         ] {
             assert!(!matches(glob, path), "{glob} {path}");
         }
+    }
+
+    #[test]
+    fn case_counts_unless_it_is_ignored() {
+        let patterns = Patterns::parse(["corp.example/Te[a-c]"]).unwrap();
+        assert!(!patterns.matches("corp.example/tea"));
+        let folded = patterns.ignoring_case();
+        assert!(folded.matches("corp.example/tea") && folded.matches("CORP.example/TEB/x") && !folded.matches("corp.example/ted"));
     }
 
     #[test]

@@ -28,9 +28,9 @@ pub enum SumdbPath {
     /// `latest`: the newest tree head, never cached.
     Latest,
     /// `lookup/<module>@<version>`, escaped: valid for ever.
-    Lookup(String),
+    Lookup(ModulePath, Version),
     /// `tile/…`: valid for ever.
-    Tile(String),
+    Tile(Tile),
 }
 
 impl Request {
@@ -130,11 +130,10 @@ impl SumdbPath {
         }
         if let Some(lookup) = rest.strip_prefix("lookup/") {
             let (module, version) = lookup.rsplit_once('@').ok_or(PathError::Unknown)?;
-            let (module, version) = (ModulePath::from_escaped(module)?, Version::from_escaped(version)?);
-            return Ok(Self::Lookup(format!("lookup/{}@{}", module.escaped(), version.escaped())));
+            return Ok(Self::Lookup(ModulePath::from_escaped(module)?, Version::from_escaped(version)?));
         }
         if rest.starts_with("tile/") {
-            return rest.parse().map(|tile: Tile| Self::Tile(tile.to_string())).map_err(|_| PathError::Unknown);
+            return rest.parse().map(Self::Tile).map_err(|_| PathError::Unknown);
         }
         match rest {
             "supported" => Ok(Self::Supported),
@@ -145,11 +144,12 @@ impl SumdbPath {
 
     /// The path after the database's root.
     #[must_use]
-    pub fn escaped(&self) -> &str {
+    pub fn escaped(&self) -> String {
         match self {
-            Self::Supported => "supported",
-            Self::Latest => "latest",
-            Self::Lookup(path) | Self::Tile(path) => path,
+            Self::Supported => "supported".to_owned(),
+            Self::Latest => "latest".to_owned(),
+            Self::Lookup(module, version) => format!("lookup/{}@{}", module.escaped(), version.escaped()),
+            Self::Tile(tile) => tile.to_string(),
         }
     }
 }

@@ -5,16 +5,18 @@ use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::build::{INSTANCE, MANAGED_BY, Prepared};
+use super::build::{Budget, ENV_FROM, INSTANCE, MANAGED_BY, Prepared};
 use super::metrics::Metrics;
+use crate::api::{ClientNamespace, ClientNamespaceState};
 use crate::quantity::millis;
 
 /// Who we are to server-side apply.
@@ -27,14 +29,22 @@ const APPLIED: &str = "gomodcache.io/applied";
 pub(crate) struct Applied {
     /// The Deployment, unless a conflict forbids it.
     pub deployment: Option<Deployment>,
+    /// What the proxy reads, unless a conflict forbids it.
+    pub config: Option<ConfigMap>,
+    /// What the proxy sends, unless a conflict forbids it.
+    pub credentials: Option<Secret>,
     /// The claim, unless another owner has it.
     pub claim: Option<PersistentVolumeClaim>,
+    /// What became of the clients' environment in each of the other namespaces that ask for it.
+    pub published: Vec<ClientNamespace>,
     /// Objects of our names that are not ours, as `Kind name`.
     pub conflicts: Vec<String>,
     /// Objects that the API server refused, as `Kind name: its sentence`.
     pub refused: Vec<String>,
     /// Objects that were held back because the cache is paused, as `Kind name`.
     pub pending: Vec<String>,
+    /// Nothing may be written for this cache but its status.
+    pub paused: bool,
 }
 
 /// Whether this cache is the controller of an object.
@@ -63,20 +73,27 @@ pub(crate) async fn apply(
     paused: bool,
     prepared: Prepared,
 ) -> Result<Applied, kube::Error> {
-    let Prepared { account, policy, config, credentials, claim, service, admin, env, deployment } = prepared;
+    let Prepared { account, policy, config, credentials, claim, service, admin, env, published, budget, deployment } = prepared;
     let mut step = Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
     step.one(&account, owned).await?;
     step.one(&policy, owned).await?;
-    step.one(&config, owned).await?;
-    step.one(&credentials, owned).await?;
+    let config = step.one(&config, owned).await?;
+    let credentials = step.one(&credentials, owned).await?;
     let claim = step.one(&claim, |meta| may_adopt(meta, cache, uid)).await?;
     step.one(&service, owned).await?;
     step.one(&admin, owned).await?;
     step.one(&env, owned).await?;
+    match budget {
+        Budget::Wanted(budget) => drop(step.one(&budget, owned).await?),
+        Budget::Unwanted(meta) => step.remove::<PodDisruptionBudget>(&meta).await?,
+        Budget::Impossible => {}
+    }
     // Pods without their own policy or with someone else's configuration are worse than none.
+    let published = step.publish(published).await?;
     let deployment = if step.conflicts.is_empty() && !step.lacking { step.one(&deployment, owned).await? } else { None };
-    Ok(Applied { deployment, claim, conflicts: step.conflicts, refused: step.refused, pending: step.pending })
+    let Step { conflicts, refused, pending, .. } = step;
+    Ok(Applied { deployment, config, credentials, claim, published, conflicts, refused, pending, paused })
 }
 
 struct Step<'a> {
@@ -92,6 +109,49 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// What others do in their namespaces is no concern of the cache itself: it is neither its conflict nor its refusal.
+    async fn publish(&mut self, published: Vec<ConfigMap>) -> Result<Vec<ClientNamespace>, kube::Error> {
+        let mut states = Vec::new();
+        for env in published {
+            let Step { client, metrics, uid, paused, .. } = *self;
+            let mut abroad =
+                Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
+            let labels = env.metadata.labels.clone().unwrap_or_default();
+            let label = |meta: &ObjectMeta, key: &str| meta.labels.as_ref().and_then(|all| all.get(key)) == labels.get(key);
+            abroad.one(&env, |meta| label(meta, MANAGED_BY.0) && label(meta, ENV_FROM)).await?;
+            if !abroad.pending.is_empty() {
+                let namespace = env.metadata.namespace.unwrap_or_default();
+                self.pending.extend(abroad.pending.into_iter().map(|object| format!("{object} in namespace {namespace}")));
+                continue;
+            }
+            let state = match (abroad.conflicts.is_empty(), abroad.refused.is_empty()) {
+                (false, _) => ClientNamespaceState::NameConflict,
+                (true, false) => ClientNamespaceState::Refused,
+                (true, true) => ClientNamespaceState::Published,
+            };
+            states.push(ClientNamespace { namespace: env.metadata.namespace.unwrap_or_default(), state });
+        }
+        Ok(states)
+    }
+
+    /// Deletes what is ours and no longer wanted.
+    async fn remove<K>(&mut self, unwanted: &ObjectMeta) -> Result<(), kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let (Some(name), Some(namespace)) = (&unwanted.name, &unwanted.namespace) else { return Ok(()) };
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let stored = api.get_opt(name).await?;
+        match stored.as_ref().map(Resource::meta).filter(|meta| is_ours(meta, self.uid) && meta.deletion_timestamp.is_none()) {
+            Some(_) if self.paused => {
+                self.pending.push(format!("{} {name}, to be deleted", K::kind(&())));
+                Ok(())
+            }
+            Some(meta) => delete(&api, self.metrics, meta).await,
+            None => Ok(()),
+        }
+    }
+
     async fn one<K>(&mut self, wanted: &K, ours: impl Fn(&ObjectMeta) -> bool) -> Result<Option<K>, kube::Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
@@ -146,6 +206,27 @@ impl Step<'_> {
         self.metrics.write("apply", &K::kind(&()));
         tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "applied");
         Ok(Some(result))
+    }
+}
+
+/// Deletes this very object; one of the same name that was made since stays, and one that has gone is no error.
+///
+/// # Errors
+/// The API server's.
+pub(crate) async fn delete<K>(api: &Api<K>, metrics: &Metrics, meta: &ObjectMeta) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match api.delete(meta.name.as_deref().unwrap_or_default(), &parameters).await {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => {
+            metrics.write("delete", &K::kind(&()));
+            tracing::info!(kind = %K::kind(&()), namespace = meta.namespace, name = meta.name, "deleted");
+            Ok(())
+        }
     }
 }
 

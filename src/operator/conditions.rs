@@ -6,6 +6,7 @@ use super::apply::Applied;
 use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
+use super::reports::{self, Survey};
 
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
 pub(crate) type Verdict = (bool, &'static str, String);
@@ -115,15 +116,32 @@ fn claim_was_refused(applied: &Applied) -> bool {
     applied.refused.iter().any(|message| message.starts_with("PersistentVolumeClaim "))
 }
 
+/// Whether every ready pod runs what is wanted. What was refused on the way is not in the cluster, whatever the pods run.
+/// `is_true_now`: this generation of the spec was applied before.
+#[must_use]
+pub(crate) fn configuration(applied: &Applied, survey: &Survey, is_true_now: bool) -> Verdict {
+    match refused(applied) {
+        Some(refused) => refused,
+        None if is_true_now && reports::is_known_to_lag(survey) => (true, "Applied", reports::APPLIED.to_owned()),
+        None => reports::configuration(survey),
+    }
+}
+
+/// What was found out in the cluster, or else what the pods add to it.
+#[must_use]
+pub(crate) fn with_reports(verdict: Verdict, reported: Option<Verdict>) -> Verdict {
+    if verdict.0 { reported.unwrap_or(verdict) } else { verdict }
+}
+
 /// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.
 #[must_use]
-pub(crate) fn ready(available: &Verdict, refused: Option<&Verdict>, others: [&Verdict; 3]) -> Verdict {
+pub(crate) fn ready(available: &Verdict, refused: Option<&Verdict>, others: [&Verdict; 3], configuration: &Verdict) -> Verdict {
     let conflict = (available.1 == "NameConflict").then_some(available);
     conflict
         .into_iter()
         .chain(refused)
         .chain(others)
-        .chain([available])
+        .chain([available, configuration])
         .find(|verdict| !verdict.0)
         .cloned()
         .unwrap_or_else(|| (true, "Ready", "the cache serves".to_owned()))

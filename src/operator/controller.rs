@@ -8,6 +8,8 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -17,7 +19,7 @@ use kube::{Api, Resource, ResourceExt};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{INSTANCE, MANAGED_BY};
+use super::build::{ENV_FROM, INSTANCE, MANAGED_BY};
 use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
@@ -54,6 +56,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     let client = context.client.clone();
     let state = Arc::new(Loop { context, failures: Mutex::default() });
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+    let (pods, namespaces) = (state.context.watched.follow_pods(&client), state.context.watched.follow_namespaces(&client));
     let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
     let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
@@ -61,16 +64,20 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
         .owns(Api::<Service>::all(client.clone()), ours.clone())
         .owns(Api::<Deployment>::all(client.clone()), ours.clone())
         .owns(Api::<NetworkPolicy>::all(client.clone()), ours.clone())
-        // By label and not by owner: under Retain a claim has none.
-        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| {
-            let namespace = claim.namespace()?;
-            claim.labels().get(INSTANCE).map(|cache| ObjectRef::<Guarded>::new(cache).within(&namespace))
+        .owns(Api::<PodDisruptionBudget>::all(client.clone()), ours.clone())
+        // By label: whether a pod is ours, the reconcile finds out.
+        .watches_stream(pods, |pod| by_label(&pod.metadata))
+        .watches_stream(namespaces, |namespace| {
+            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
+            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
         })
+        // By label and not by owner: under Retain a claim has none.
+        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| by_label(&claim.metadata))
         .reconcile_on(beat)
         .trigger_backoff(StreamRetry::default())
         .graceful_shutdown_on(shutdown.cancelled_owned());
-    let store = controller.store();
-    let (metrics, caches) = (state.context.metrics.clone(), store.clone());
+    let (store, shared) = (controller.store(), Arc::clone(&state));
+    let Context { client, metrics, watched, .. } = &shared.context;
     let listed = async {
         // Until then the loop waits, for as long as the API server is away.
         if store.wait_until_ready().await.is_ok() {
@@ -82,7 +89,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
         match result {
             Err(kube::runtime::controller::Error::ObjectNotFound(object)) if object.name == HEARTBEAT => {
                 health.expect_beat(HEARTBEAT_LIMIT);
-                let known = caches.state();
+                let known = store.state();
                 let statuses = known.iter().filter_map(|cache| cache.0.as_ref().ok()?.status.as_ref());
                 metrics.conditions(known.len(), statuses.flat_map(|status| &status.conditions));
             }
@@ -93,8 +100,15 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     tokio::select! {
         () = work => {}
         () = listed => {}
+        () = super::sweep::run(client, metrics, &store, watched) => {}
     }
     health.expect_no_beat();
+}
+
+/// The cache that a label names.
+fn by_label(meta: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
+    let cache = meta.labels.as_ref()?.get(INSTANCE)?;
+    Some(ObjectRef::new(cache).within(meta.namespace.as_ref()?))
 }
 
 /// From half a second to [`RETRY`], with jitter.

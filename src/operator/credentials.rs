@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::api::{CredentialState, CredentialStatus};
-use crate::config::{CREDENTIAL_KEY_PREFIX, Credential, CredentialSecret, GENERATION_KEY};
+use crate::config::{ADMIN_TOKEN_KEY, CREDENTIAL_KEY_PREFIX, Credential, CredentialSecret, GENERATION_KEY};
 
 /// The annotation by which a Secret's owner allows hosts.
 pub(crate) const HOSTS_ANNOTATION: &str = "gomodcache.io/hosts";
@@ -28,7 +28,7 @@ pub(crate) struct Credentials {
 /// Which Secret is to be sent to which hosts.
 pub(crate) type Wanted = BTreeMap<String, BTreeSet<String>>;
 
-/// Checks and copies. `previous` is the content that we wrote last.
+/// Checks and copies. `previous` is the content that we wrote last; `random` gives 32 digits that nobody can guess.
 #[must_use]
 pub(crate) fn collect(
     namespace: &str,
@@ -36,7 +36,7 @@ pub(crate) fn collect(
     sources: &BTreeMap<String, Secret>,
     previous: &Data,
     require_hosts: bool,
-    new_generation: impl FnOnce() -> String,
+    random: impl Fn() -> String,
 ) -> Credentials {
     let mut out = Credentials::default();
     for (name, hosts) in wanted {
@@ -80,14 +80,20 @@ pub(crate) fn collect(
         };
         out.states.push(CredentialStatus { secret_name: name.clone(), state });
     }
-    let unchanged = previous.iter().filter(|(key, _)| *key != GENERATION_KEY).eq(out.data.iter());
-    let generation = previous
-        .get(GENERATION_KEY)
-        .filter(|id| unchanged && !id.0.is_empty())
-        .cloned()
-        .unwrap_or_else(|| ByteString(new_generation().into_bytes()));
-    out.data.insert(GENERATION_KEY.to_owned(), generation);
+    let is_ours = |key: &str| key == GENERATION_KEY || key == ADMIN_TOKEN_KEY;
+    let unchanged = previous.iter().filter(|(key, _)| !is_ours(key)).eq(out.data.iter());
+    let kept_or_new = |key: &str, may_be_kept: bool| {
+        let kept = previous.get(key).filter(|value| may_be_kept && is_random(&value.0)).cloned();
+        (key.to_owned(), kept.unwrap_or_else(|| ByteString(random().into_bytes())))
+    };
+    // The token is no content: a new one is no rotation.
+    out.data.extend([kept_or_new(GENERATION_KEY, unchanged), kept_or_new(ADMIN_TOKEN_KEY, true)]);
     out
+}
+
+/// Whether we made it: what someone else put there is not kept.
+fn is_random(value: &[u8]) -> bool {
+    value.len() == 32 && value.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn annotated(secret: &Secret) -> Vec<&str> {
@@ -137,25 +143,42 @@ mod tests {
         [("corp".to_owned(), ["modules.corp.example".to_owned()].into())].into()
     }
 
-    fn run(sources: &BTreeMap<String, Secret>, previous: &Data, id: &str) -> Credentials {
-        collect("build", &wanted(), sources, previous, true, || id.to_owned())
+    fn run(sources: &BTreeMap<String, Secret>, previous: &Data, digit: &str) -> Credentials {
+        collect("build", &wanted(), sources, previous, true, || digit.repeat(32))
+    }
+
+    fn value(credentials: &Credentials, key: &str) -> String {
+        String::from_utf8(credentials.data[key].0.clone()).unwrap()
     }
 
     #[test]
     fn a_generation_changes_with_the_content_only() {
         let hosts = "modules.corp.example";
-        let first = run(&[("corp".into(), secret(hosts, "t1"))].into(), &Data::new(), "one");
-        let same = run(&[("corp".into(), secret(hosts, "t1"))].into(), &first.data, "two");
-        assert_eq!(same.data[GENERATION_KEY].0, b"one");
-        let rotated = run(&[("corp".into(), secret(hosts, "t2"))].into(), &first.data, "three");
-        assert_eq!(rotated.data[GENERATION_KEY].0, b"three");
+        let first = run(&[("corp".into(), secret(hosts, "t1"))].into(), &Data::new(), "1");
+        let same = run(&[("corp".into(), secret(hosts, "t1"))].into(), &first.data, "2");
+        assert_eq!(value(&same, GENERATION_KEY), "1".repeat(32));
+        let rotated = run(&[("corp".into(), secret(hosts, "t2"))].into(), &first.data, "3");
+        assert_eq!(value(&rotated, GENERATION_KEY), "3".repeat(32));
+        assert_eq!(value(&rotated, ADMIN_TOKEN_KEY), "1".repeat(32), "a rotation keeps the token");
+    }
+
+    #[test]
+    fn a_token_is_kept_once_it_was_made_and_a_new_one_is_no_rotation() {
+        let first = run(&BTreeMap::new(), &Data::new(), "1");
+        let mut without = first.data.clone();
+        without.remove(ADMIN_TOKEN_KEY);
+        let added = run(&BTreeMap::new(), &without, "2");
+        assert_eq!((value(&added, GENERATION_KEY), value(&added, ADMIN_TOKEN_KEY)), ("1".repeat(32), "2".repeat(32)));
+        let mut guessable = first.data;
+        guessable.insert(ADMIN_TOKEN_KEY.to_owned(), ByteString(b"password".to_vec()));
+        assert_eq!(value(&run(&BTreeMap::new(), &guessable, "3"), ADMIN_TOKEN_KEY), "3".repeat(32));
     }
 
     #[test]
     fn a_missing_or_malformed_source_keeps_the_last_good_content() {
-        let first = run(&[("corp".into(), secret("modules.corp.example", "t1"))].into(), &Data::new(), "one");
+        let first = run(&[("corp".into(), secret("modules.corp.example", "t1"))].into(), &Data::new(), "1");
         for sources in [BTreeMap::new(), [("corp".into(), secret("modules.corp.example", ""))].into()] {
-            let after = run(&sources, &first.data, "two");
+            let after = run(&sources, &first.data, "2");
             assert!(after.data == first.data);
             assert!(after.problems[0].1.contains("keeps the last good content"));
         }
@@ -163,8 +186,8 @@ mod tests {
 
     #[test]
     fn an_unlisted_host_is_not_served_and_the_message_is_the_remedy() {
-        let after = run(&[("corp".into(), secret("other.example", "t1"))].into(), &Data::new(), "one");
-        assert_eq!(after.data.len(), 1);
+        let after = run(&[("corp".into(), secret("other.example", "t1"))].into(), &Data::new(), "1");
+        assert_eq!(after.data.keys().collect::<Vec<_>>(), [ADMIN_TOKEN_KEY, GENERATION_KEY]);
         assert_eq!(after.problems[0].0, "HostNotAllowed");
         assert!(after.problems[0].1.ends_with(
             "kubectl annotate secret corp --namespace build --overwrite gomodcache.io/hosts=other.example,modules.corp.example"

@@ -50,13 +50,14 @@ pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespac
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let mut out = Referenced::default();
-    for upstream in &cache.spec.upstreams {
-        if let Some(reference) = &upstream.credentials_ref
-            && !out.secrets.contains_key(&reference.name)
+    for reference in cache.spec.secrets() {
+        if !out.secrets.contains_key(&reference.name)
             && let Some(secret) = secrets.get_opt(&reference.name).await?
         {
             out.secrets.insert(reference.name.clone(), secret);
         }
+    }
+    for upstream in &cache.spec.upstreams {
         if let Some(reference) = &upstream.ca_bundle_ref
             && !out.ca_bundles.config_maps.contains_key(&reference.name)
             && let Some(config_map) = config_maps.get_opt(&reference.name).await?

@@ -21,7 +21,7 @@ const REFILL: Duration = Duration::from_secs(300);
 /// Objects that are remembered.
 const LIMIT: usize = 20_000;
 /// Reasons for which a new cache just needs time.
-const PROGRESS: [&str; 2] = ["NoPodAvailable", "Provisioning"];
+const PROGRESS: [&str; 4] = ["NoPodAvailable", "NoPodReady", "Pending", "Provisioning"];
 
 /// Tells of transitions.
 pub(crate) struct Events {

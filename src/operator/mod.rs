@@ -1,6 +1,6 @@
 //! The control plane: from a `GoModuleCache` to its children and back to its status.
 //!
-//! dereference -> validate -> resolve -> build -> apply -> update_status, one file a step.
+//! dereference -> validate -> resolve -> build -> apply -> survey -> update_status, one file a step.
 
 mod apply;
 mod build;
@@ -16,9 +16,12 @@ mod lease;
 mod metrics;
 mod paused;
 mod probe;
+mod reports;
 mod run;
+mod sweep;
 mod update_status;
 mod validate;
+mod watched;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -69,6 +72,9 @@ pub enum Error {
     /// A metric's name.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// No way to ask pods.
+    #[error("can't make an HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
 }
 
 /// Why one reconcile failed.
@@ -78,6 +84,8 @@ enum ReconcileError {
     Api(#[from] kube::Error),
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    #[error("the namespaces could not be listed yet; has the operator's role list and watch of namespaces?")]
+    Unlisted,
     #[error("took longer than a minute")]
     TimedOut,
 }
@@ -88,6 +96,8 @@ struct Context {
     metrics: metrics::Metrics,
     events: events::Events,
     egress: egress::Egress,
+    watched: watched::Watched,
+    reports: reports::Reports,
     defaults: defaults::Defaults,
     settings: Settings,
     namespace: String,
@@ -103,7 +113,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, events, egress, defaults, settings, namespace: operator_namespace } = context;
+    let Context { client, metrics, events, egress, watched, reports, defaults, settings, namespace: operator_namespace } = context;
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
     let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
@@ -116,6 +126,15 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
             return Ok(None);
         }
     };
+    let listed: Vec<String> = cache.spec.listed_namespaces(&namespace).cloned().collect();
+    let guests = if listed.is_empty() {
+        Vec::new()
+    } else {
+        // Not to know is no reason to close the fence to a namespace.
+        let asking = watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted)?;
+        asking.into_iter().filter(|namespace| listed.contains(namespace)).collect()
+    };
+    let valid = validate::Validated { guests, ..valid };
     let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
     let credentials = credentials::collect(
         &namespace,
@@ -127,16 +146,17 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
     );
     let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
     let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
-    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class);
+    let survey = Box::pin(reports.survey(client, metrics, watched, &uid, &applied)).await?;
+    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);
     let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
     update_status::update_status(client, metrics, cache, status.clone()).await?;
     events.tell(cache, &status).await;
 
-    Ok(Some(next_look(!valid.wanted.is_empty(), resolved.next)))
+    Ok(Some(next_look(!valid.wanted.is_empty(), [resolved.next, survey.next])))
 }
 
 /// Secrets and classes are not watched, so they are looked at again: Secrets that a user rotates soon, the rest later.
-fn next_look(has_secrets: bool, next_resolution: Option<Duration>) -> Duration {
+fn next_look(has_secrets: bool, next: [Option<Duration>; 2]) -> Duration {
     let poll = Duration::from_secs(if has_secrets { 5 } else { 15 });
-    next_resolution.map_or(poll, |next| next.min(poll)).max(Duration::from_secs(1))
+    next.into_iter().flatten().fold(poll, Duration::min).max(Duration::from_secs(1))
 }

@@ -14,6 +14,8 @@ use super::events::Events;
 use super::lease::{Candidate, Gate, Leadership};
 use super::metrics::Metrics;
 use super::probe::{Served, probe};
+use super::reports::Reports;
+use super::watched::Watched;
 use super::{Context, Error, Settings, controller};
 use crate::telemetry::{Health, serve_admin};
 
@@ -122,6 +124,8 @@ impl Office {
             metrics: metrics.clone(),
             events: Events::new(client.clone(), metrics.clone(), pod.clone()),
             egress,
+            watched: Watched::default(),
+            reports: Reports::new()?,
             defaults: defaults.clone(),
             settings: settings.clone(),
             namespace: namespace.clone(),

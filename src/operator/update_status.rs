@@ -1,6 +1,6 @@
 //! Step 5: says what is, from what was applied. Needs a client; writes only what differs.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -13,8 +13,9 @@ use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::metrics::Metrics;
 use super::paused::PAUSED;
+use super::reports::{self, Survey};
 use super::validate::Validated;
-use crate::api::{Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
+use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
 use crate::config::HTTP_PORT;
 
 /// What clients set as GOPROXY.
@@ -31,17 +32,30 @@ pub(crate) fn status(
     credentials: &Credentials,
     resolved: &Resolved,
     class: &ClassState,
+    survey: &Survey,
 ) -> GoModuleCacheStatus {
     let previous = cache.cache.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
     let generation = cache.cache.meta().generation;
-    let storage = conditions::storage(applied, class, &cache.names.proxy);
+    let with_reports = conditions::with_reports;
+    let storage = with_reports(conditions::storage(applied, class, &cache.names.proxy), reports::storage(survey));
     let secrets = conditions::credentials(credentials, &cache.bundle_problems);
-    let egress = conditions::egress(resolved);
+    // What no upstream needs, no pod has to take up.
+    let in_use = if credentials.states.is_empty() { None } else { reports::credentials(survey, cache) };
+    let secrets = with_reports(secrets, in_use);
+    let egress = with_reports(conditions::egress(resolved), reports::egress(survey, cache));
     let available = conditions::available(applied);
-    let ready = conditions::ready(&available, conditions::refused(applied).as_ref(), [&storage, &secrets, &egress]);
-    let all: [(&str, Verdict); 5] =
-        [("Ready", ready), ("Available", available), ("StorageReady", storage), ("CredentialsReady", secrets), ("EgressReady", egress)];
+    let was_applied = |c: &Condition| c.type_ == "ConfigurationApplied" && c.status == "True" && c.observed_generation == generation;
+    let configuration = conditions::configuration(applied, survey, previous.conditions.iter().any(was_applied));
+    let ready = conditions::ready(&available, conditions::refused(applied).as_ref(), [&storage, &secrets, &egress], &configuration);
+    let all: [(&str, Verdict); 6] = [
+        ("Ready", ready),
+        ("Available", available),
+        ("StorageReady", storage),
+        ("CredentialsReady", secrets),
+        ("EgressReady", egress),
+        ("ConfigurationApplied", configuration),
+    ];
     let deployment = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     GoModuleCacheStatus {
         observed_generation: generation,
@@ -56,7 +70,8 @@ pub(crate) fn status(
         }),
         conditions: all.into_iter().map(|(kind, verdict)| condition(kind, verdict, generation, &previous.conditions, &now)).collect(),
         egress: egress_hosts(resolved, &previous, &now),
-        credentials: credentials.states.clone(),
+        credentials: reports::states(&credentials.states, survey, cache),
+        clients: client_namespaces(cache, applied),
         storage: Some(storage_status(cache, applied, &previous)),
         replicas: Some(deployment.and_then(|s| s.replicas).unwrap_or(0)),
         ready_replicas: Some(deployment.and_then(|s| s.ready_replicas).unwrap_or(0)),
@@ -75,6 +90,16 @@ fn egress_hosts(resolved: &Resolved, previous: &GoModuleCacheStatus, now: &Time)
             EgressHost { host: pin.host.clone(), addresses, last_changed }
         })
         .collect()
+}
+
+/// Every other namespace that the spec lists, in its order.
+fn client_namespaces(cache: &Validated, applied: &Applied) -> Vec<ClientNamespace> {
+    let state_of = |namespace: &String| {
+        let published = applied.published.iter().find(|published| published.namespace == *namespace);
+        let state = published.map_or(ClientNamespaceState::NotAsked, |published| published.state);
+        ClientNamespace { namespace: namespace.clone(), state }
+    };
+    cache.cache.spec.listed_namespaces(&cache.namespace).map(state_of).collect()
 }
 
 fn storage_status(cache: &Validated, applied: &Applied, previous: &GoModuleCacheStatus) -> StorageStatus {

@@ -8,9 +8,9 @@ use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
 use super::egress::{Need, Needs};
-use crate::api::{ChecksumMode, Fallback, GoModuleCache, WhenUnavailable};
+use crate::api::{ChecksumMode, Fallback, GoModuleCache, Timeouts, WhenUnavailable};
 use crate::config;
-use crate::quantity::parse_bytes;
+use crate::quantity::{parse_bytes, parse_duration};
 use crate::sumdb::verifier;
 
 /// Faults of the object itself: retrying does not help, editing does.
@@ -24,6 +24,9 @@ pub(crate) enum InvalidCache {
         "spec.upstreams[{0}].url must be an absolute http or https URL with a host and a valid port, without user name, query or fragment"
     )]
     Url(usize),
+    /// The HTTP proxy's; not echoed either.
+    #[error("spec.network.httpProxy: {0}")]
+    HttpProxy(String),
 }
 
 /// A cache whose every name and value was checked.
@@ -41,6 +44,8 @@ pub(crate) struct Validated {
     pub checksum_database: Option<config::ChecksumDatabase>,
     /// Bytes that the cache may hold.
     pub cache_limit: Option<u64>,
+    /// What stands between the pods and their upstreams.
+    pub http_proxy: Option<config::HttpProxy>,
     /// The hosts that must be reachable.
     pub needs: Needs,
     /// Which Secret goes where.
@@ -49,6 +54,8 @@ pub(crate) struct Validated {
     pub bundle_problems: Vec<Problem>,
     /// The image of the proxy.
     pub image: String,
+    /// Other namespaces that the spec lists and that ask for the clients' environment, sorted. Found out after the validation.
+    pub guests: Vec<String>,
 }
 
 /// Checks.
@@ -89,16 +96,17 @@ pub(crate) fn validate(
             redirect_hosts: upstream.redirect_hosts.clone(),
             internal: upstream.internal,
             ca_bundle,
-            timeouts: config::Timeouts::default(),
+            timeouts: timeouts(upstream.timeouts.as_ref()),
         });
     }
+    let http_proxy = http_proxy(cache, &mut wanted)?;
     if upstreams.is_empty() {
         upstreams.clone_from(&defaults.upstreams);
     }
     let checksum_database = defaults.checksum_database.as_ref().and_then(|database| checksum_database(database, cache));
     let storage = &cache.spec.storage;
     let cache_limit = parse_bytes(&storage.size).ok().map(|bytes| bytes / 100 * u64::from(storage.evict_above_percent));
-    let needs = needs(&upstreams, checksum_database.as_ref());
+    let needs = needs(&upstreams, checksum_database.as_ref(), http_proxy.as_ref());
     let image = cache.spec.image.clone().unwrap_or_else(|| default_image.to_owned());
     Ok(Validated {
         cache: cache.clone(),
@@ -107,10 +115,12 @@ pub(crate) fn validate(
         upstreams,
         checksum_database,
         cache_limit,
+        http_proxy,
         needs,
         wanted,
         bundle_problems,
         image,
+        guests: Vec::new(),
     })
 }
 
@@ -130,9 +140,34 @@ fn checksum_database(database: &SumDb, cache: &GoModuleCache) -> Option<config::
     Some(config::ChecksumDatabase { name: database.name.clone(), key, mode, when_unavailable, url: database.url.clone() })
 }
 
-fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase>) -> Needs {
+fn timeouts(wish: Option<&Timeouts>) -> config::Timeouts {
+    let wish = wish.cloned().unwrap_or_default();
+    let or = |text: Option<String>, default| text.and_then(|text| parse_duration(&text).ok()).filter(|d| !d.is_zero()).unwrap_or(default);
+    let default = config::Timeouts::default();
+    config::Timeouts { connect: or(wish.connect, default.connect), head: or(wish.head, default.head), idle: or(wish.idle, default.idle) }
+}
+
+fn http_proxy(cache: &GoModuleCache, wanted: &mut Wanted) -> Result<Option<config::HttpProxy>, InvalidCache> {
+    let Some(wish) = cache.spec.network.as_ref().and_then(|network| network.http_proxy.as_ref()) else { return Ok(None) };
+    let not_a_url = || InvalidCache::HttpProxy("url must be an absolute http or https URL with a host and a valid port".to_owned());
+    let url = plain_url(&wish.url).ok_or_else(not_a_url)?;
+    let host = host_of(&url).ok_or_else(not_a_url)?;
+    let credential = wish.credentials_ref.as_ref().map(|reference| reference.name.clone());
+    let proxy = config::HttpProxy { url, no_proxy: wish.no_proxy.clone(), credential };
+    proxy.check().map_err(|error| InvalidCache::HttpProxy(error.to_string()))?;
+    if let Some(secret) = &proxy.credential {
+        wanted.entry(secret.clone()).or_default().insert(host);
+    }
+    Ok(Some(proxy))
+}
+
+fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase>, proxy: Option<&config::HttpProxy>) -> Needs {
     let mut needs = Needs::new();
     let mut add = |host: String, port: u16, internal: bool| {
+        // The proxy resolves and dials what goes through it.
+        if proxy.is_some_and(|proxy| proxy.carries(&host)) {
+            return;
+        }
         let need: &mut Need = needs.entry(host).or_default();
         need.internal |= internal;
         if let Err(place) = need.ports.binary_search(&port) {
@@ -152,6 +187,15 @@ fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase
         && let Some(host) = host_of(url)
     {
         add(host, url.port_or_known_default().unwrap_or(443), url.scheme() == "http");
+    }
+    if let Some(url) = proxy.map(|proxy| &proxy.url)
+        && let Some(host) = host_of(url)
+    {
+        let need = needs.entry(host).or_default();
+        need.internal = true;
+        need.ports.extend(url.port_or_known_default());
+        need.ports.sort_unstable();
+        need.ports.dedup();
     }
     needs
 }

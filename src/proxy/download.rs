@@ -27,11 +27,23 @@ pub(super) enum Content {
     Zip(Arc<Growing>),
 }
 
+impl Content {
+    /// The same, for those who wait and for nobody later.
+    pub(super) fn unproven(self) -> Self {
+        match self {
+            Self::Small(bytes) => Self::Unproven(bytes),
+            other => other,
+        }
+    }
+}
+
 type Ended = Option<Result<Content, FetchError>>;
 
 /// One download, as those see it who wait for it.
 #[derive(Clone, Debug)]
 pub(super) struct Download {
+    /// Of which configuration.
+    epoch: u64,
     ended: watch::Receiver<Ended>,
     /// For zips.
     growing: Option<Arc<Growing>>,
@@ -67,20 +79,21 @@ impl Download {
 pub(super) struct Downloads(Mutex<HashMap<Request, Download>>);
 
 impl Downloads {
-    /// The download of an object, if it is under way.
-    pub(super) fn get(&self, request: &Request) -> Option<Download> {
-        self.lock().get(request).cloned()
+    /// The download of an object, if it is under way in this epoch: other sources may give something else.
+    pub(super) fn get(&self, request: &Request, epoch: u64) -> Option<Download> {
+        self.lock().get(request).filter(|download| download.epoch == epoch).cloned()
     }
 
     /// Joins a download, or starts one. The flag says that it was started here; then `run` makes the task.
     pub(super) fn join_or_start(
         self: &Arc<Self>,
         request: &Request,
+        epoch: u64,
         growing: impl FnOnce() -> std::io::Result<Option<Arc<Growing>>>,
         run: impl FnOnce(Reporter),
     ) -> Result<(Download, bool), FetchError> {
         let mut downloads = self.lock();
-        if let Some(download) = downloads.get(request) {
+        if let Some(download) = downloads.get(request).filter(|download| download.epoch == epoch) {
             return Ok((download.clone(), false));
         }
         if downloads.len() >= MAX_DOWNLOADS {
@@ -88,10 +101,10 @@ impl Downloads {
         }
         let growing = growing().map_err(|e| FetchError::Local(e.to_string()))?;
         let (sender, ended) = watch::channel(None);
-        let download = Download { ended, growing: growing.clone() };
+        let download = Download { epoch, ended, growing: growing.clone() };
         downloads.insert(request.clone(), download.clone());
         drop(downloads);
-        run(Reporter { downloads: Arc::clone(self), request: request.clone(), ended: sender, growing });
+        run(Reporter { downloads: Arc::clone(self), request: request.clone(), epoch, ended: sender, growing });
         Ok((download, true))
     }
 
@@ -105,6 +118,7 @@ impl Downloads {
 pub(super) struct Reporter {
     downloads: Arc<Downloads>,
     request: Request,
+    epoch: u64,
     ended: watch::Sender<Ended>,
     growing: Option<Arc<Growing>>,
 }
@@ -112,6 +126,11 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn request(&self) -> &Request {
         &self.request
+    }
+
+    /// Of which configuration it is.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The file that a zip is written to.
@@ -134,6 +153,10 @@ impl Drop for Reporter {
         if let Some(growing) = self.growing.as_ref().filter(|growing| growing.progress().end.is_none()) {
             growing.end(false);
         }
-        self.downloads.lock().remove(&self.request);
+        let mut downloads = self.downloads.lock();
+        // Another configuration's may have taken the place.
+        if downloads.get(&self.request).is_some_and(|download| download.epoch == self.epoch) {
+            downloads.remove(&self.request);
+        }
     }
 }

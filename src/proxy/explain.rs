@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
 use super::cache::Cache;
+use super::guard::Guard;
 use crate::gomod::{ModulePath, Request, Version};
 use crate::source::{Attempt, Journal};
 
@@ -56,20 +56,17 @@ pub(super) struct Object {
 struct Shared {
     cache: Arc<Cache>,
     journal: Arc<Journal>,
-    /// The admin address is one of this machine alone.
-    on_loopback: bool,
+    guard: Guard,
 }
 
 /// The endpoint.
-pub(super) fn router(cache: Arc<Cache>, journal: Arc<Journal>, on_loopback: bool) -> Router {
-    Router::new().route("/explain/{*wanted}", get(explain)).with_state(Shared { cache, journal, on_loopback })
+pub(super) fn router(cache: Arc<Cache>, journal: Arc<Journal>, guard: Guard) -> Router {
+    Router::new().route("/explain/{*wanted}", get(explain)).with_state(Shared { cache, journal, guard })
 }
 
 async fn explain(State(shared): State<Shared>, Path(wanted): Path<String>, headers: HeaderMap) -> Response {
-    let token = shared.cache.admin_token();
-    if !may_ask(token.as_deref(), &headers, shared.on_loopback) {
-        let why = "it names modules: ask with the bearer token of the key admin-token of the credentials Secret\n";
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], why).into_response();
+    if let Some(refusal) = shared.guard.refusal(&headers) {
+        return refusal;
     }
     let parsed = wanted.rsplit_once('@').and_then(|(m, v)| Some((ModulePath::new(m).ok()?, Version::new(v).ok()?)));
     let Some((module, version)) = parsed else {
@@ -98,27 +95,5 @@ async fn explain(State(shared): State<Shared>, Path(wanted): Path<String>, heade
     match serde_json::to_string_pretty(&explanation) {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-fn may_ask(token: Option<&[u8]>, headers: &HeaderMap, on_loopback: bool) -> bool {
-    let Some(token) = token else { return on_loopback };
-    let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
-    // Hashes are compared, so that the time that it takes says nothing about the token.
-    given.strip_prefix(b"Bearer ").is_some_and(|given| digest(&SHA256, given).as_ref() == digest(&SHA256, token.trim_ascii()).as_ref())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_token_opens_it_and_without_one_only_this_machine() {
-        let headers = |text: &str| HeaderMap::from_iter([(header::AUTHORIZATION, text.parse().unwrap())]);
-        assert!(may_ask(Some(b"secret\n"), &headers("Bearer secret"), false));
-        assert!(!may_ask(Some(b"secret"), &headers("Bearer other"), true));
-        assert!(!may_ask(Some(b"secret"), &HeaderMap::new(), true));
-        assert!(may_ask(None, &HeaderMap::new(), true) && !may_ask(None, &HeaderMap::new(), false));
     }
 }

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,7 @@ use super::{Error, Settings};
 use crate::config::{
     ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig,
 };
+use crate::report::{Refused, config_digest, sentence};
 use crate::source::{Chain, Journal, from_environment};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -29,6 +30,10 @@ pub(super) struct Live {
     files: Option<Files>,
     /// What [`Live::load`] saw: a change since then is a change.
     first_look: Look,
+    /// When the configuration changed last. Absent: not since the start, which may be one of many with the same.
+    changed: ArcSwapOption<Instant>,
+    /// What was seen last, if it can't be used.
+    refused: Mutex<Option<Refused>>,
     lasting: Lasting,
 }
 
@@ -56,6 +61,16 @@ struct Sources {
     look_ahead: LookAhead,
     policy: Arc<Policy>,
     admin_token: Option<Vec<u8>>,
+    in_use: InUse,
+}
+
+/// The names of what is in use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InUse {
+    /// [`config_digest`] of the file; empty without one.
+    pub(super) config: String,
+    /// The generation of the credentials.
+    pub(super) credentials: String,
 }
 
 /// What one look at the files found.
@@ -68,9 +83,16 @@ struct Look {
 impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
-            let config = from_environment(settings.listen).await?;
-            let sources = Sources::new(&config, &BTreeMap::new(), None, &lasting).map_err(Error::Source)?;
-            return Ok(Self { sources: ArcSwap::from_pointee(sources), files: None, first_look: Look::default(), lasting });
+            let (config, credentials) = from_environment(settings.listen).await?;
+            let sources = Sources::new(&config, &credentials, None, &lasting).map_err(Error::Source)?;
+            return Ok(Self {
+                sources: ArcSwap::from_pointee(sources),
+                files: None,
+                first_look: Look::default(),
+                refused: Mutex::default(),
+                changed: ArcSwapOption::empty(),
+                lasting,
+            });
         };
         let files = Files {
             config: config.clone(),
@@ -79,6 +101,7 @@ impl Live {
             store: lasting.store.clone(),
         };
         let look = files.look();
+        let mut refused = None;
         let sources = match sources_of(&look, &lasting) {
             Ok(sources) => {
                 files.remember(&look).await;
@@ -93,11 +116,19 @@ impl Live {
                 tracing::error!(error, "the configuration can't be used; going on with the last good one");
                 lasting.metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
+                refused = Some(look.refused(&error));
                 sources_of(&last, &lasting).map_err(Error::Source)?
             }
         };
-        let live = Self { sources: ArcSwap::from_pointee(sources), files: Some(files), first_look: look.clone(), lasting };
-        live.publish(&look);
+        let live = Self {
+            sources: ArcSwap::from_pointee(sources),
+            files: Some(files),
+            first_look: look,
+            refused: Mutex::new(refused),
+            changed: ArcSwapOption::empty(),
+            lasting,
+        };
+        live.publish();
         live.set_limit();
         Ok(live)
     }
@@ -122,9 +153,28 @@ impl Live {
         self.sources.load().admin_token.clone()
     }
 
+    /// The names of the configuration and the credentials in use now.
+    pub(super) fn in_use(&self) -> InUse {
+        self.sources.load().in_use.clone()
+    }
+
+    /// What was seen last, if it can't be used.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, refused: Option<Refused>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
     /// How far to look ahead.
     pub(super) fn look_ahead(&self) -> LookAhead {
         self.sources.load().look_ahead
+    }
+
+    /// Whether what is this old was fetched from the sources in use now.
+    pub(super) fn is_from_this_configuration(&self, age: Duration) -> bool {
+        self.changed.load().as_ref().is_none_or(|changed| changed.elapsed() >= age)
     }
 
     /// The command line's limit stands unless the configuration has one.
@@ -145,16 +195,22 @@ impl Live {
             }
             match sources_of(&look, &self.lasting) {
                 Ok(sources) => {
+                    let before = self.sources.load_full();
+                    sources.chain.take_over(&before.chain);
+                    sources.verify.take_over(&before.verify);
                     self.sources.store(Arc::new(sources));
+                    self.set_refused(None);
                     self.set_limit();
+                    self.changed.store(Some(Arc::new(Instant::now())));
                     // After the swap: what the old chain answered must not outlive it.
                     self.lasting.memory.clear();
                     files.remember(&look).await;
-                    self.publish(&look);
+                    self.publish();
                     tracing::info!("configuration reloaded");
                 }
                 Err(error) => {
                     self.lasting.metrics.reload_failures.inc();
+                    self.set_refused(Some(look.refused(&error)));
                     tracing::error!(error, "the new configuration can't be used; the running one stays");
                 }
             }
@@ -162,13 +218,22 @@ impl Live {
         }
     }
 
-    fn publish(&self, look: &Look) {
-        let digest = ring::digest::digest(&ring::digest::SHA256, look.config.as_bytes());
-        let config: String = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let generation =
-            look.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).unwrap_or_default();
+    fn publish(&self) {
+        let InUse { config, credentials } = self.in_use();
         self.lasting.metrics.config_info.reset();
-        self.lasting.metrics.config_info.with_label_values(&[config, generation]).set(1);
+        self.lasting.metrics.config_info.with_label_values(&[config, credentials]).set(1);
+    }
+}
+
+impl Look {
+    fn names(&self) -> InUse {
+        let generation = self.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+        InUse { config: config_digest(&self.config), credentials: generation.unwrap_or_default() }
+    }
+
+    fn refused(&self, error: &str) -> Refused {
+        let InUse { config, credentials } = self.names();
+        Refused { config, credentials, reason: sentence(error) }
     }
 }
 
@@ -203,7 +268,8 @@ fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)
+    let sources = Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)?;
+    Ok(Sources { in_use: look.names(), ..sources })
 }
 
 impl Sources {
@@ -223,6 +289,7 @@ impl Sources {
             look_ahead: config.look_ahead,
             policy: Arc::new(Policy::new(config)?),
             admin_token,
+            in_use: InUse::default(),
         })
     }
 }

@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{Ahead, Cache};
+use super::cache::Cache;
+use super::fetch_ahead::Ahead;
 use super::memory::Hot;
 use super::walk::{Infos, Step, Walk, Why};
 use crate::config::LookAhead as Mode;

@@ -1,17 +1,22 @@
 //! The data plane. One request: [`server`] takes it and answers from [`memory`] if it can; else [`cache`] looks it up on disk
-//! or fetches it once ([`download`]); [`respond`] and [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and
-//! [`live`] keeps the configuration current.
+//! or fetches it once ([`download`]; [`mutable`] for lists and branches, [`relay`] for the checksum database); [`respond`] and
+//! [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and [`live`] keeps the configuration current.
 
 mod access_log;
 mod body;
 mod cache;
 mod download;
 mod explain;
+mod fetch_ahead;
+mod guard;
 mod labels;
 mod live;
 mod look_ahead;
 mod memory;
+mod mutable;
 mod policy;
+mod relay;
+mod report;
 mod respond;
 mod scrubber;
 mod server;
@@ -27,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use access_log::AccessLog;
 use cache::Cache;
+use guard::Guard;
 use labels::Counters;
 use live::{Lasting, Live};
 use look_ahead::LookAhead;
@@ -110,8 +116,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let admin_shutdown = CancellationToken::new();
     let Lasting { store, memory, journal, .. } = lasting;
     let cache = Arc::new(Cache::new(store.clone(), Arc::clone(&live), Arc::clone(&memory)));
-    let explain = explain::router(Arc::clone(&cache), journal, settings.admin_listen.ip().is_loopback());
-    let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), explain, admin_shutdown.clone()));
+    let guard = Guard::new(Arc::clone(&live), settings.admin_listen.ip().is_loopback());
+    let report = report::router(Arc::clone(&live), store.clone(), guard.clone());
+    let guarded = explain::router(Arc::clone(&cache), journal, guard).merge(report);
+    let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), guarded, admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
     let scrubber = tokio::spawn(scrubber::run(store, memory, Arc::clone(&metrics), shutdown.clone()));
     let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));

@@ -15,7 +15,7 @@ use super::cache::{Answer, Cache};
 use super::labels::Outcome;
 use super::memory::Hot;
 use crate::config::{self, ProxyConfig};
-use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, semver};
+use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver};
 use crate::quantity::parse_duration;
 use crate::source::FetchError;
 
@@ -49,8 +49,9 @@ impl Policy {
             parse_duration(text).map(|age| (age, text.clone())).map_err(|reason| format!("policy.minimumReleaseAge: {reason}"))
         };
         let minimum_age = minimum_release_age.as_ref().map(parse_age).transpose()?;
-        let private = Patterns::parse(config.private_modules.iter().map(String::as_str)).map_err(|e| e.to_string())?;
-        Ok(Self { deny: rules("deny", deny)?, allow: rules("allow", allow)?, minimum_age, private })
+        let private = config.private().map_err(|e| e.to_string())?;
+        let deny = rules("deny", deny)?.into_iter().map(Rule::ignoring_case).collect();
+        Ok(Self { deny, allow: rules("allow", allow)?, minimum_age, private })
     }
 
     /// The rule against a request, whatever its version's age.
@@ -81,15 +82,7 @@ impl Policy {
 
     /// Judges the age of a version by its `.info` file.
     fn judge_info(&self, info: &[u8], minimum: Duration) -> Result<(), FetchError> {
-        #[derive(serde::Deserialize)]
-        struct Info {
-            #[serde(rename = "Version", default)]
-            version: String,
-            #[serde(rename = "Time")]
-            time: Option<Timestamp>,
-        }
-        let parsed: Option<Info> = serde_json::from_slice(info).ok();
-        let (version, time) = parsed.map(|info| (info.version, info.time)).unwrap_or_default();
+        let (version, time) = VersionInfo::parse(info).map(|info| (info.version, info.time)).unwrap_or_default();
         self.judge_time(&version, time, minimum)
     }
 
@@ -116,6 +109,11 @@ impl Rule {
             return Err(format!("{text:?} names no module path"));
         }
         Ok(Self { text: text.to_owned(), paths, version: version.map(str::to_owned) })
+    }
+
+    /// Hosts of code do not tell upper from lower case, so that another spelling would get round a rule.
+    fn ignoring_case(self) -> Self {
+        Self { paths: self.paths.ignoring_case(), ..self }
     }
 
     fn covers(&self, module: &ModulePath, version: Option<&Version>) -> bool {
@@ -270,11 +268,12 @@ mod tests {
 
     #[test]
     fn a_denied_module_is_refused_at_every_endpoint_with_its_rule() {
-        let policy = policy("{deny: ['evil.example/*']}");
+        let policy = policy("{deny: ['evil.example/*', 'b.example/Mixed']}");
         for path in ["@v/list", "@latest", "@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/main.info"] {
             let text = refusal(&policy, &format!("/evil.example/m/v2/{path}")).unwrap();
             assert!(text.ends_with("deny evil.example/*"), "{text}");
         }
+        assert!(refusal(&policy, "/b.example/mixed/@v/list").is_some() && refusal(&policy, "/b.example/!m!i!xed/@v/list").is_some());
         assert_eq!(refusal(&policy, "/good.example/m/@v/list"), None);
     }
 

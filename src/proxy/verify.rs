@@ -1,8 +1,8 @@
 //! The verdict on a download, before it is kept: what the checksum database says, or what this cache saw first.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::policy::TOOLCHAIN;
 use crate::config::{ChecksumMode, ProxyConfig, WhenUnavailable};
 use crate::gomod::{ModulePath, Patterns, Request, Version};
+use crate::report::sentence;
 use crate::source::{Chain, FetchError};
 use crate::store::Store;
 use crate::sumdb::{Database, Missing, Sums, verifier};
@@ -18,6 +19,8 @@ use crate::telemetry::Metrics;
 
 /// How long an answer waits for the database.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// That the database was away is old news after this time, if nobody asked it since.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// What is known of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,11 +36,15 @@ pub(super) enum Verdict {
 /// The rules of one configuration.
 #[derive(Debug)]
 pub(super) struct Verify {
+    /// If its key is known.
     database: Option<Arc<Database>>,
+    mode: ChecksumMode,
     private: Patterns,
     pub(super) when_unavailable: WhenUnavailable,
     store: Store,
     metrics: Arc<Metrics>,
+    /// When and why the database could not be asked, unless it answered since.
+    away: Mutex<Option<(Instant, String)>>,
 }
 
 /// A look-up that runs beside the download. Dropping it stops it.
@@ -45,16 +52,18 @@ pub(super) struct LookUp(JoinSet<Result<Sums, Missing>>);
 
 impl Verify {
     pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, String> {
-        let private = Patterns::parse(config.private_modules.iter().map(String::as_str)).map_err(|e| e.to_string())?;
-        let database = match config.checksum_database.as_ref().filter(|database| database.mode == ChecksumMode::Verify) {
-            Some(database) => {
-                let verifier = verifier(&database.name, database.key.as_deref())?;
-                Some(Arc::new(Database::new(verifier, store.clone())))
-            }
+        let private = config.private().map_err(|e| e.to_string())?;
+        let settings = config.checksum_database.as_ref();
+        let mode = settings.map(|settings| settings.mode).unwrap_or_default();
+        let database = match settings.map(|settings| verifier(&settings.name, settings.key.as_deref())) {
+            Some(Ok(verifier)) => Some(Arc::new(Database::new(verifier, store.clone()))),
+            // Clients that have the key may use it all the same.
+            Some(Err(_)) if mode == ChecksumMode::Relay => None,
+            Some(Err(reason)) => return Err(reason),
             None => None,
         };
-        let when_unavailable = config.checksum_database.as_ref().map(|database| database.when_unavailable).unwrap_or_default();
-        Ok(Self { database, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics) })
+        let when_unavailable = settings.map(|settings| settings.when_unavailable).unwrap_or_default();
+        Ok(Self { database, mode, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics), away: Mutex::default() })
     }
 
     /// Whether a module must not be named to anybody outside. Never a toolchain, as Go has it: nobody else has those, and
@@ -63,10 +72,32 @@ impl Verify {
         module.as_str() != TOOLCHAIN && self.private.matches(module.as_str())
     }
 
+    /// The database whose answers can be proven.
+    pub(super) fn database(&self) -> Option<&Arc<Database>> {
+        self.database.as_ref()
+    }
+
+    /// Why the database can't be asked, if it can't.
+    pub(super) fn database_trouble(&self) -> Option<String> {
+        self.away().as_ref().filter(|(since, _)| since.elapsed() < AWAY).map(|(_, reason)| sentence(reason))
+    }
+
+    /// Takes over what the configuration before has found out.
+    pub(super) fn take_over(&self, before: &Self) {
+        if self.database.is_some() {
+            self.away().clone_from(&before.away());
+        }
+    }
+
+    /// A panic elsewhere leaves it as it was.
+    fn away(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts to ask the database, for what it has sums of: versions' zips and go.mod files.
     pub(super) fn look_up(&self, request: &Request, chain: &Arc<Chain>) -> Option<LookUp> {
         let (module, version) = summed(request)?;
-        let database = self.database.clone().filter(|_| !self.is_private(module))?;
+        let database = self.database.clone().filter(|_| self.mode == ChecksumMode::Verify && !self.is_private(module))?;
         let (module, version, chain) = (module.clone(), version.clone(), Arc::clone(chain));
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -86,12 +117,22 @@ impl Verify {
         }
         let verdict = match look_up {
             Some(mut look_up) => match tokio::time::timeout(PATIENCE, look_up.0.join_next()).await {
-                Ok(Some(Ok(Ok(sums)))) => compare(request, hash, &sums),
+                Ok(Some(Ok(Ok(sums)))) => {
+                    *self.away() = None;
+                    compare(request, hash, &sums)
+                }
                 // It may be minutes old; and the 404 of a relay proves nothing.
-                Ok(Some(Ok(Err(missing)))) => Verdict::Pending(missing.to_string()),
+                Ok(Some(Ok(Err(missing)))) => {
+                    *self.away() = (missing != Missing::Unknown).then(|| (Instant::now(), missing.to_string()));
+                    Verdict::Pending(missing.to_string())
+                }
                 Ok(Some(Err(error))) => Verdict::Pending(error.to_string()),
                 Ok(None) => Verdict::Pending("nobody was asked".to_owned()),
-                Err(_) => Verdict::Pending(format!("the checksum database did not answer within {} s", PATIENCE.as_secs())),
+                Err(_) => {
+                    let silence = format!("the checksum database did not answer within {} s", PATIENCE.as_secs());
+                    *self.away() = Some((Instant::now(), silence.clone()));
+                    Verdict::Pending(silence)
+                }
             },
             None => self.compare_with_first(request, hash).await,
         };
@@ -145,7 +186,7 @@ fn compare(request: &Request, hash: &str, sums: &Sums) -> Verdict {
     }
 }
 
-fn missing(error: &FetchError) -> Missing {
+pub(super) fn missing(error: &FetchError) -> Missing {
     match error {
         FetchError::NotFound { .. } => Missing::Unknown,
         error => Missing::Unavailable(format!("the checksum database can't be asked: {error}")),

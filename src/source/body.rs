@@ -11,7 +11,7 @@ use reqwest::Response;
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, Version, ZipError, hash_zip};
+use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo, ZipError, hash_zip};
 use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
@@ -138,19 +138,17 @@ impl Upstream {
     }
 
     pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
-        #[derive(serde::Deserialize)]
-        struct Info {
-            #[serde(rename = "Version")]
-            version: String,
-        }
         let wrong = |reason: String| FetchError::from(self.fault(Class::Verification, reason));
         if let Check::AnyInfo | Check::Info(_) = check {
-            let info: Info = serde_json::from_slice(&body).map_err(|e| wrong(format!("the version's information is not JSON: {e}")))?;
+            let info = VersionInfo::parse(&body).map_err(|e| wrong(format!("the version's information is not JSON: {e}")))?;
             if let Check::Info(version) = check
                 && info.version != version.as_str()
             {
                 return Err(wrong(format!("asked for {version}, answered for {:?}", info.version)));
             }
+        }
+        if matches!(check, Check::GoMod) && body.trim_ascii().is_empty() {
+            return Err(wrong("the go.mod file is empty, and every one names its module".to_owned()));
         }
         Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }

@@ -1,14 +1,17 @@
 //! The upstreams in their order, with GOPROXY's two ways to go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use super::upstream::Upstream;
+use super::http_proxy::Through;
+use super::upstream::{Shared, Upstream};
 use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
+use crate::report::{CredentialVerdict, RefusedRedirect};
 use crate::telemetry::Metrics;
 
 /// The sources of one configuration. A changed configuration is a new chain; requests in flight keep the old one.
@@ -39,10 +42,10 @@ impl Chain {
         metrics: &Arc<Metrics>,
         journal: &Arc<Journal>,
     ) -> Result<Self, String> {
-        let make = |upstream: &config::Upstream| {
-            let credential = upstream.credential.as_ref().and_then(|name| credentials.get(name));
-            Upstream::new(upstream, credential, &config.resolution, metrics, journal).map(Arc::new)
-        };
+        let named = |name: &Option<String>| name.as_ref().and_then(|name| credentials.get(name));
+        let proxy = config.http_proxy.as_ref().map(|proxy| Through::new(proxy, named(&proxy.credential))).transpose()?;
+        let shared = Shared { resolution: &config.resolution, proxy, metrics, journal };
+        let make = |upstream: &config::Upstream| Upstream::new(upstream, named(&upstream.credential), &shared).map(Arc::new);
         let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
         let sumdb = config.checksum_database.as_ref().map(|database| {
             let url = match &database.url {
@@ -76,6 +79,43 @@ impl Chain {
     pub fn verification_fault(&self, reason: String) -> FetchError {
         let hosts: Vec<&str> = self.upstreams.iter().map(|upstream| upstream.host.as_str()).collect();
         Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
+    }
+
+    /// What a client gets when somebody else's question to the checksum database came to nothing.
+    #[must_use]
+    pub fn unavailable_fault(&self, reason: String) -> FetchError {
+        let host = self.sumdb.as_ref().map_or_else(String::new, |sumdb| sumdb.name.clone());
+        Fault { class: Class::Connect, host, reason, retry_after: None }.into()
+    }
+
+    /// Takes over what the chain before has found out of the same upstreams.
+    pub fn take_over(&self, before: &Self) {
+        self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
+    }
+
+    /// Redirects that were refused lately, sorted, each once.
+    #[must_use]
+    pub fn refused_redirects(&self) -> Vec<RefusedRedirect> {
+        let now = Instant::now();
+        let of = |upstream: &Arc<Upstream>| {
+            let name = upstream.host.clone();
+            upstream.facts.redirects(now).into_iter().map(move |host| RefusedRedirect { upstream: name.clone(), host })
+        };
+        let all: BTreeSet<RefusedRedirect> = self.upstreams.iter().flat_map(of).collect();
+        all.into_iter().collect()
+    }
+
+    /// What the upstreams said to their credentials, as far as they were asked; sorted, each once. Where one credential goes to a
+    /// host by several entries, a refusal by one of them is the verdict.
+    #[must_use]
+    pub fn credential_verdicts(&self) -> Vec<CredentialVerdict> {
+        let mut verdicts: BTreeMap<(String, String), bool> = BTreeMap::new();
+        for upstream in &self.upstreams {
+            if let (Some((secret, _)), Some(accepted)) = (&upstream.credential, upstream.facts.accepted()) {
+                *verdicts.entry((secret.clone(), upstream.host.clone())).or_insert(true) &= accepted;
+            }
+        }
+        verdicts.into_iter().map(|((secret, upstream), accepted)| CredentialVerdict { secret, upstream, accepted }).collect()
     }
 
     /// The name of the checksum database that is relayed.

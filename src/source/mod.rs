@@ -5,7 +5,9 @@ mod body;
 mod breaker;
 mod chain;
 mod environment;
+mod facts;
 mod fault;
+mod http_proxy;
 mod journal;
 mod request;
 mod resolve;
@@ -28,7 +30,9 @@ pub use journal::{Attempt, Journal};
 pub enum Check {
     /// Anything but an HTML page.
     Text,
-    /// The same. Pseudo-versions are left out: a list that a module cache keeps has them, one that a proxy answers has not.
+    /// The same, and not empty.
+    GoMod,
+    /// As [`Check::Text`]. Pseudo-versions are left out: a list that a module cache keeps has them, one that a proxy answers has not.
     List,
     /// JSON with a `Version`.
     AnyInfo,

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,6 +42,7 @@ impl Upstream {
             };
             let host = next.host_str().unwrap_or_default().to_ascii_lowercase();
             if host != self.host && !self.redirect_hosts.contains(&host) {
+                self.facts.redirected(&host, Instant::now());
                 let reason = format!("redirected to {host}, which is not declared: add it to the upstream's redirect hosts");
                 return Err(self.fault(Class::ClientError, reason));
             }
@@ -59,12 +61,16 @@ impl Upstream {
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
             _ => None,
         };
-        if let Some(address) = literal {
+        // The HTTP proxy dials what goes through it.
+        let carried = self.proxy.as_ref().is_some_and(|proxy| proxy.carries(&url));
+        if let Some(address) = literal.filter(|_| !carried) {
             let own = url.host() == self.url.host();
             self.resolver.check_literal(address, own).map_err(|e| self.fault(Class::Dns, e.to_string()))?;
         }
         let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-        if let Some(value) = self.authorization(&url)? {
+        let authorization = self.authorization(&url)?;
+        let is_authorized = authorization.is_some();
+        if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }
         if let Some(resume) = resume {
@@ -74,7 +80,12 @@ impl Upstream {
             }
         }
         match tokio::time::timeout(self.timeouts.head, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                if is_authorized {
+                    self.facts.answered(response.status());
+                }
+                Ok(response)
+            }
             Ok(Err(error)) => Err(self.transport_fault(&error)),
             Err(_) => Err(self.fault(Class::Timeout, format!("no answer within {:?}", self.timeouts.head))),
         }

@@ -23,18 +23,27 @@ pub(super) enum ResolveError {
 #[derive(Clone, Debug)]
 pub(super) struct Resolver {
     pins: Option<Arc<HashMap<String, Vec<IpAddr>>>>,
-    internal: bool,
+    private_addresses: bool,
+    /// A host that may have private addresses all the same.
+    allowed: Option<String>,
 }
 
 impl Resolver {
     pub(super) fn new(resolution: &Resolution, internal: bool) -> Self {
-        let pins = match resolution {
-            Resolution::System => None,
-            Resolution::Pinned { hosts } => {
-                Some(Arc::new(hosts.iter().map(|h| (h.host.to_ascii_lowercase(), h.addresses.clone())).collect()))
+        match resolution {
+            Resolution::System { private_addresses } => {
+                Self { pins: None, private_addresses: internal || *private_addresses, allowed: None }
             }
-        };
-        Self { pins, internal }
+            Resolution::Pinned { hosts } => {
+                let pins = hosts.iter().map(|h| (h.host.to_ascii_lowercase(), h.addresses.clone())).collect();
+                Self { pins: Some(Arc::new(pins)), private_addresses: internal, allowed: None }
+            }
+        }
+    }
+
+    /// The same, for which one more host may have private addresses.
+    pub(super) fn allowing(self, host: String) -> Self {
+        Self { allowed: Some(host), ..self }
     }
 
     /// Whether an address that stands in a URL may be dialled: reqwest asks no resolver for those.
@@ -42,7 +51,7 @@ impl Resolver {
         let pinned = |pins: &HashMap<String, Vec<IpAddr>>| {
             pins.contains_key(&address.to_string()) || pins.values().any(|addresses| addresses.contains(&address))
         };
-        if !self.internal && is_private(address) {
+        if !self.private_addresses && is_private(address) {
             return Err(ResolveError::Private(address.to_string()));
         }
         // The upstream's own address was written by its owner: there is no name that could point elsewhere.
@@ -60,7 +69,8 @@ impl Resolver {
             }
             None => tokio::net::lookup_host((host, 0)).await.map_err(|e| ResolveError::System(host.to_owned(), e))?.collect(),
         };
-        let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| self.internal || !is_private(a.ip())).collect();
+        let any = self.private_addresses || self.allowed.as_deref() == Some(host);
+        let allowed: Vec<SocketAddr> = all.into_iter().filter(|a| any || !is_private(a.ip())).collect();
         if allowed.is_empty() { Err(ResolveError::Private(host.to_owned())) } else { Ok(allowed) }
     }
 }
@@ -98,7 +108,7 @@ mod tests {
         let resolution = pinned("a.example", "10.0.0.7");
         assert!(matches!(Resolver::new(&resolution, false).lookup("a.example").await, Err(ResolveError::Private(_))));
         assert!(Resolver::new(&resolution, true).lookup("a.example").await.is_ok());
-        assert!(Resolver::new(&Resolution::System, false).check_literal("169.254.169.254".parse().unwrap(), true).is_err());
+        assert!(Resolver::new(&Resolution::default(), false).check_literal("169.254.169.254".parse().unwrap(), true).is_err());
         assert!(Resolver::new(&resolution, true).check_literal("10.0.0.8".parse().unwrap(), false).is_err());
         assert!(Resolver::new(&resolution, true).check_literal("10.0.0.8".parse().unwrap(), true).is_ok());
     }

@@ -9,6 +9,8 @@ use reqwest::{Client, Response};
 use url::Url;
 
 use super::breaker::Breaker;
+use super::facts::Facts;
+use super::http_proxy::Through;
 use super::request::{Resume, chain_text};
 use super::resolve::Resolver;
 use super::{Class, Fault, FetchError, Fetched, Journal, Wanted};
@@ -18,6 +20,14 @@ use crate::telemetry::Metrics;
 const ATTEMPTS: u32 = 3;
 /// An upstream that asks for a longer pause is not waited for: the client hears of it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3);
+
+/// What all upstreams of a configuration have in common.
+pub(super) struct Shared<'a> {
+    pub(super) resolution: &'a Resolution,
+    pub(super) proxy: Option<Through>,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) journal: &'a Arc<Journal>,
+}
 
 /// One upstream, ready to be asked.
 #[derive(Debug)]
@@ -31,31 +41,35 @@ pub(super) struct Upstream {
     pub(super) credential: Option<(String, Option<Credential>)>,
     pub(super) client: Client,
     pub(super) resolver: Resolver,
+    pub(super) proxy: Option<Through>,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) facts: Facts,
     journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
 }
 
 impl Upstream {
-    pub(super) fn new(
-        config: &config::Upstream,
-        credential: Option<&Credential>,
-        resolution: &Resolution,
-        metrics: &Arc<Metrics>,
-        journal: &Arc<Journal>,
-    ) -> Result<Self, String> {
+    pub(super) fn new(config: &config::Upstream, credential: Option<&Credential>, shared: &Shared<'_>) -> Result<Self, String> {
+        let Shared { resolution, proxy, metrics, journal } = shared;
         let host = config.url.host_str().unwrap_or("localhost").to_ascii_lowercase();
-        if config.url.scheme() == "http" && !config.internal {
+        let alone = matches!(resolution, Resolution::System { private_addresses: true });
+        if config.url.scheme() == "http" && !config.internal && !alone {
             return Err(format!("{}: plain http needs internal: true", config.url));
         }
-        let resolver = Resolver::new(resolution, config.internal);
+        let mut resolver = Resolver::new(resolution, config.internal);
+        if let Some(proxy) = proxy {
+            resolver = resolver.allowing(proxy.host());
+        }
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeouts.connect)
             .user_agent(concat!("gomodcache/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(resolver.clone()));
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy.intercept());
+        }
         if let Some(pem) = &config.ca_bundle {
             let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|e| format!("{host}: caBundle: {e}"))?;
             builder = builder.tls_certs_merge(certificates);
@@ -73,7 +87,9 @@ impl Upstream {
             client,
             resolver,
             timeouts: config.timeouts,
+            proxy: proxy.clone(),
             metrics: Arc::clone(metrics),
+            facts: Facts::default(),
             journal: Arc::clone(journal),
             breaker: Mutex::default(),
         })
@@ -109,6 +125,13 @@ impl Upstream {
                 _ => return result,
             }
             attempt += 1;
+        }
+    }
+
+    /// Takes over what the configuration before has found out, if this is the same upstream.
+    pub(super) fn take_over(&self, before: &[Arc<Self>]) {
+        if let Some(before) = before.iter().find(|before| before.url == self.url) {
+            self.facts.take_over(&before.facts, &self.redirect_hosts, before.credential == self.credential);
         }
     }
 

@@ -16,6 +16,7 @@ use tempfile::TempPath;
 use tokio::sync::{oneshot, watch};
 
 use super::Growing;
+use super::ledger::Room;
 use super::usage::Usage;
 
 /// What arrives within this time shares its syncs.
@@ -46,7 +47,7 @@ pub(super) enum Content {
 #[derive(Debug)]
 pub(super) struct Committer {
     queue: Option<mpsc::SyncSender<Commit>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     /// Bytes that wait or are being written.
     backlog: watch::Sender<u64>,
     usage: Arc<Usage>,
@@ -58,16 +59,25 @@ impl Committer {
         let backlog = watch::Sender::new(0_u64);
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
         let run = move || {
-            account.scan();
             while let Some(batch) = next_batch(&commits, account.most_at_once()) {
                 let bytes: u64 = batch.iter().map(Commit::size).sum();
-                account.make_room(bytes);
-                commit(batch, &tmp, &account);
+                account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
+                account.release(commit(batch, &tmp, &account));
                 waiting.send_modify(|backlog| *backlog = backlog.saturating_sub(bytes));
             }
         };
-        let thread = std::thread::Builder::new().name("commit".to_owned()).spawn(run)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), backlog, usage })
+        let account = Arc::clone(&usage);
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let threads = if usage.is_known() {
+            vec![named("count").spawn(move || account.scan())?, named("commit").spawn(run)?]
+        } else {
+            // A folder that nobody kept an account of may be full already.
+            vec![named("commit").spawn(move || {
+                account.scan();
+                run();
+            })?]
+        };
+        Ok(Self { queue: Some(queue), threads, backlog, usage })
     }
 
     /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit.
@@ -110,8 +120,11 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the committing thread failed");
+        self.usage.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store failed");
+            }
         }
     }
 }
@@ -121,6 +134,15 @@ impl Commit {
         match &self.content {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::Zip(growing, _) => growing.progress().written,
+        }
+    }
+
+    /// On the volume.
+    fn room(&self) -> Room {
+        let room = Room::of(self.size());
+        match &self.content {
+            Content::Bytes(_) => room,
+            Content::Zip(_, hash) => room.plus(Room::of(hash.len() as u64)),
         }
     }
 }
@@ -163,23 +185,35 @@ impl Temp {
     }
 }
 
-fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) {
+/// Returns the room that was booked and is free again: what took another's place, or could not be written.
+fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
+    let mut surplus = Room::default();
     let mut staged = Vec::with_capacity(batch.len());
-    for Commit { content, to, done } in batch {
+    for commit in batch {
+        let room = commit.room();
+        let Commit { content, to, done } = commit;
         match stage(content, &to, tmp) {
-            Ok(files) => staged.push((files, done)),
-            Err(error) => answer(done, Err(error)),
+            Ok(files) => staged.push((files, room, done)),
+            Err(error) => {
+                surplus = surplus.plus(room);
+                answer(done, Err(error));
+            }
         }
     }
-    let files = || staged.iter().flat_map(|(files, _)| files);
+    let files = || staged.iter().flat_map(|(files, ..)| files);
     let synced = sync(files().map(|f| f.temp.path()), tmp);
     let mut folders = BTreeSet::new();
     let mut results = Vec::with_capacity(staged.len());
-    for (files, done) in staged {
+    for (files, room, done) in staged {
         let result = match &synced {
-            Ok(()) => files.into_iter().try_for_each(|file| rename(file, &mut folders, usage)),
+            Ok(()) => files.into_iter().try_for_each(|file| {
+                surplus = surplus.plus(rename(file, &mut folders, usage)?);
+                Ok(())
+            }),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
+        // A hash without its zip may be left: a block that the next count finds.
+        surplus = if result.is_err() { surplus.plus(room) } else { surplus };
         results.push((result, done));
     }
     // The objects are visible and whole; a lost folder entry is a lost second, not a torn file.
@@ -189,6 +223,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) {
     for (result, done) in results {
         answer(done, result);
     }
+    surplus
 }
 
 fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
@@ -218,19 +253,19 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
     paths.into_iter().try_for_each(|path| File::open(path)?.sync_all())
 }
 
-fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<()> {
+/// Returns the room of what was there before.
+fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
     let parent = file.to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent)?;
-    let size = fs::metadata(file.temp.path())?.len();
-    let replaced = fs::metadata(&file.to).map(|old| old.len()).unwrap_or_default();
+    let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
+    usage.stamp_new(file.temp.path(), &file.to);
     match file.temp {
         Temp::Own(path) => path.persist(&file.to).map_err(|e| e.error)?,
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
         Temp::Shared(_growing, path) => fs::rename(path, &file.to)?,
     }
-    usage.committed(&file.to, size, replaced);
     folders.insert(parent.to_owned());
-    Ok(())
+    Ok(replaced)
 }
 
 fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {

@@ -3,9 +3,12 @@
 //! Two processes may have the same folder open: nothing here needs exclusivity.
 
 mod commit;
+mod eviction;
 mod growing;
+mod ledger;
 mod memory;
 mod scrub;
+mod trouble;
 mod usage;
 
 use std::fs::{self, File};
@@ -18,15 +21,17 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::oneshot;
 
+pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Report, Scrub};
-pub use usage::USE_INTERVAL;
 
 use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Request, Version};
+use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
 use memory::Budget;
+use trouble::Trouble;
 use usage::Usage;
 
 /// The folder for our own state, below the cache's root.
@@ -42,6 +47,7 @@ pub struct Store {
     committer: Arc<Committer>,
     /// For zips that the volume has no room for.
     memory: Arc<Budget>,
+    trouble: Arc<Trouble>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,13 +83,24 @@ impl Store {
         }
         // A folder that is not ours is found out now and not at the first download. A volume that is full or has become
         // read-only has hits to serve.
+        let trouble = Trouble::default();
         match new_temp(&tmp) {
-            Err(error) if is_exhausted(&error) => tracing::error!(%error, "can't write the volume; nothing new will be kept"),
+            Err(error) if is_exhausted(&error) => {
+                trouble.note(&error);
+                tracing::error!(%error, "can't write the volume; nothing new will be kept");
+            }
             written => drop(written?),
         }
         let usage = Arc::new(Usage::new(root.to_owned(), limit, Arc::clone(metrics)));
         let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage))?);
-        Ok(Self { root: root.to_owned(), usage, committer, memory: Arc::default(), metrics: Arc::clone(metrics) })
+        Ok(Self {
+            root: root.to_owned(),
+            usage,
+            committer,
+            memory: Arc::default(),
+            trouble: Arc::new(trouble),
+            metrics: Arc::clone(metrics),
+        })
     }
 
     /// Changes the limit, in bytes. The next commit keeps to it.
@@ -156,6 +173,7 @@ impl Store {
         match new_temp(&self.state_dir().join("tmp")) {
             Ok((file, path)) => Ok(Growing::new(file, path, Arc::clone(&self.memory))),
             Err(error) => {
+                self.trouble.note(&error);
                 tracing::warn!(%error, "can't write the volume; a zip passes through memory");
                 Growing::in_memory(Arc::clone(&self.memory))
             }
@@ -195,7 +213,16 @@ impl Store {
         let send = tokio::task::spawn_blocking(move || committer.send(Commit { content, to, done }));
         send.await.map_err(io::Error::other)??;
         let result = result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended")));
-        result.inspect_err(|_| self.metrics.uncached.inc())
+        result.inspect_err(|error| {
+            self.trouble.note(error);
+            self.metrics.uncached.inc();
+        })
+    }
+
+    /// Why the volume takes nothing new, if that is so: seen at a failed write, and looked at again now. Blocks.
+    #[must_use]
+    pub fn trouble(&self) -> Option<StorageTrouble> {
+        self.trouble.look(&self.state_dir().join("tmp"))
     }
 
     /// The tagged versions of a module whose `.info` is here, for a list without an upstream.
@@ -206,7 +233,7 @@ impl Store {
 }
 
 fn note_use(file: &File) {
-    if let Err(error) = usage::count_use(file) {
+    if let Err(error) = eviction::count_use(file) {
         tracing::debug!(%error, "can't count the use of an object");
     }
 }

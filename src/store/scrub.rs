@@ -9,7 +9,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::STATE_DIR;
-use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, Version, hash_go_mod, hash_zip};
+use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, Version, VersionInfo, hash_go_mod, hash_zip};
 
 /// What is wrong with one object.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -121,12 +121,7 @@ impl Scrub {
                 self.check_sum(request, &hash_go_mod(&file), module, version)
             }
             Request::Info(_, version) => {
-                #[derive(serde::Deserialize)]
-                struct Info {
-                    #[serde(rename = "Version")]
-                    version: String,
-                }
-                let info: Info = serde_json::from_slice(&fs::read(path)?).map_err(|error| Problem::Wrong(format!("not JSON: {error}")))?;
+                let info = VersionInfo::parse(&fs::read(path)?).map_err(|error| Problem::Wrong(format!("not JSON: {error}")))?;
                 same(&info.version, version.as_str(), "its name").map(|()| false)
             }
             _ => Ok(false),

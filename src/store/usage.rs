@@ -1,33 +1,22 @@
-//! How much the cache holds, what was used when, and what goes first when there is no room.
-//!
-//! There is no index to lose or to tear: a file's time of modification is its last use, and the nanoseconds of that time
-//! count its uses, 0 to [`MAX_USES`]. So a restart forgets nothing, and two processes agree.
-//!
-//! The order is that of a small queue before a large one: what was never used again after its download goes first, oldest
-//! first, but for the newest tenth of the cache; then what was used, least recently used first. A scan of modules that
-//! nobody asks for twice then pushes out other such modules, and not what every build needs.
+//! How much the cache holds, and the limit on it. What goes first is decided in `eviction.rs`; what all processes with this
+//! volume hold together is counted in `ledger.rs`.
 
-use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::STATE_DIR;
+use super::eviction::{Ghosts, Object, in_order, stamp};
+use super::ledger::{Ledger, Room};
 use crate::telemetry::Metrics;
 
-/// A use within this time of the last one is not counted again.
-pub const USE_INTERVAL: Duration = Duration::from_secs(10);
-const MAX_USES: u32 = 3;
 /// Eviction goes on until this share of the limit is left.
 const LOW_WATERMARK: f64 = 0.9;
 /// The newest objects that were never used again are spared as long as they are less than this share of the limit.
 const PROBATION: f64 = 0.1;
-/// How many evicted objects are remembered: one that comes back was worth keeping.
-const MAX_GHOSTS: usize = 50_000;
+/// How often the volume is counted again if much was written while it was counted.
+const SCANS: u32 = 3;
 
 /// The account of one cache folder.
 #[derive(Debug)]
@@ -35,31 +24,31 @@ pub(super) struct Usage {
     root: PathBuf,
     /// Bytes; `u64::MAX` for none.
     limit: AtomicU64,
-    used: AtomicU64,
+    ledger: Ledger,
     ghosts: Mutex<Ghosts>,
+    /// The process ends: a long count is given up.
+    stopping: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug, Default)]
-struct Ghosts {
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-/// One file that may be evicted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Object {
-    path: PathBuf,
-    size: u64,
-    /// Seconds since the epoch.
-    last_use: u64,
-    uses: u32,
+/// What becomes of a file when room is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// They are what fills a disk, and a graph of requirements needs only the rest.
+    Zip,
+    /// Files of versions, lists, and what a checksum database said: all of it can be had again.
+    Small,
+    /// The hash of a zip goes with the zip; what was seen first, and the newest tree of a database, must outlive what was
+    /// seen; and our own books are not cache.
+    Kept,
 }
 
 impl Usage {
     pub(super) fn new(root: PathBuf, limit: Option<u64>, metrics: Arc<Metrics>) -> Self {
-        let usage = Self { root, limit: AtomicU64::new(0), used: AtomicU64::new(0), ghosts: Mutex::default(), metrics };
+        let ledger = Ledger::open(&root.join(STATE_DIR));
+        let usage = Self { root, limit: AtomicU64::new(0), ledger, ghosts: Mutex::default(), stopping: AtomicBool::new(false), metrics };
         usage.set_limit(limit);
+        usage.publish(usage.ledger.last());
         usage
     }
 
@@ -70,80 +59,89 @@ impl Usage {
 
     /// How many bytes are made visible in one step: a small part of the limit.
     pub(super) fn most_at_once(&self) -> u64 {
-        (self.limit.load(Ordering::Relaxed) / 16).clamp(1 << 20, 256 << 20)
+        (self.limit() / 16).clamp(1 << 20, 256 << 20)
     }
 
     /// Whether an object would not fit though everything else went.
     pub(super) fn can_never_hold(&self, size: u64) -> bool {
-        size > share(self.limit.load(Ordering::Relaxed), LOW_WATERMARK)
+        size > share(self.limit(), LOW_WATERMARK)
     }
 
-    /// Counts what is on disk. Takes as long as a walk over the folder.
+    /// Whether the limit can be kept already: an earlier process left its figure.
+    pub(super) fn is_known(&self) -> bool {
+        self.ledger.was_there()
+    }
+
+    /// Counts what is on disk, for what processes that were killed left wrong. Takes as long as a walk over the folder.
     pub(super) fn scan(&self) {
-        let (mut bytes, mut objects) = (0, 0);
-        walk(&self.root, &mut |_, metadata| {
-            bytes += metadata.len();
-            objects += 1;
-        });
-        self.used.store(bytes, Ordering::Relaxed);
-        self.metrics.cache_objects.set(objects);
-        self.metrics.cache_bytes.set(to_gauge(bytes));
+        for _ in 0..SCANS {
+            let ((), before) = self.ledger.change(|_| ());
+            let mut found = Room::default();
+            walk(&self.root, &mut |_, metadata| {
+                found = found.plus(Room::of(metadata.len()));
+                !self.stopping.load(Ordering::Relaxed)
+            });
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            // What came while it was counted may have been counted or not: rather twice than never.
+            let (since, room) = self.ledger.change(|room| {
+                let since = room.minus(before);
+                *room = found.plus(since);
+                since
+            });
+            self.publish(room);
+            if since.bytes <= self.limit() / 64 {
+                break;
+            }
+        }
     }
 
-    /// Notes that a file of this size appeared, in the place of one of `replaced` bytes.
-    pub(super) fn committed(&self, path: &Path, size: u64, replaced: u64) {
-        let before = self.used.fetch_add(size, Ordering::Relaxed);
-        self.used.fetch_sub(replaced.min(before), Ordering::Relaxed);
-        self.metrics.cache_bytes.set(to_gauge(self.used.load(Ordering::Relaxed)));
-        if replaced == 0 {
-            self.metrics.cache_objects.inc();
+    /// Ends a count that is under way, without a result.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Books room for what is about to become visible, and evicts until there is some.
+    pub(super) fn reserve(&self, incoming: Room) {
+        let (limit, target) = (self.limit(), share(self.limit(), LOW_WATERMARK).saturating_sub(incoming.bytes));
+        let ((), room) = self.ledger.change(|room| {
+            if room.plus(incoming).bytes > limit {
+                for class in [Class::Zip, Class::Small] {
+                    self.evict(class, room, target);
+                }
+                if room.plus(incoming).bytes > limit {
+                    tracing::error!(limit, "nothing is left to evict, and the cache is above its limit");
+                }
+            }
+            *room = room.plus(incoming);
+        });
+        self.publish(room);
+    }
+
+    /// Gives back room: of what did not become visible after all, or took another's place.
+    pub(super) fn release(&self, surplus: Room) {
+        if surplus != Room::default() {
+            self.publish(self.ledger.change(|room| *room = room.minus(surplus)).1);
         }
-        let came_back = self.lock().known.contains(&hash(path));
-        if let Err(error) = File::open(path).and_then(|file| stamp(&file, u32::from(came_back))) {
+    }
+
+    /// Gives a file that is about to appear under its path its time and its first count of uses.
+    pub(super) fn stamp_new(&self, temp: &Path, path: &Path) {
+        let came_back = self.ghosts().knows(path);
+        if let Err(error) = File::open(temp).and_then(|file| stamp(&file, u32::from(came_back))) {
             tracing::debug!(%error, "can't set the time of a new object");
         }
     }
 
-    /// Evicts until `incoming` more bytes fit.
-    pub(super) fn make_room(&self, incoming: u64) {
-        let limit = self.limit.load(Ordering::Relaxed);
-        if self.used.load(Ordering::Relaxed).saturating_add(incoming) <= limit {
+    /// Removes objects of a class until no more than `target` bytes are left.
+    fn evict(&self, class: Class, room: &mut Room, target: u64) {
+        if room.bytes <= target {
             return;
         }
-        let target = share(limit, LOW_WATERMARK).saturating_sub(incoming);
-        // Zips first: they are what fills a disk, and a graph of requirements needs only the rest.
-        for is_zip in [true, false] {
-            let used = self.used.load(Ordering::Relaxed);
-            if used <= target {
-                break;
-            }
-            self.evict(in_order(self.objects(is_zip), share(limit, PROBATION)), used - target);
-        }
-        if self.used.load(Ordering::Relaxed).saturating_add(incoming) > limit {
-            tracing::error!(limit, "nothing is left to evict, and the cache is above its limit");
-        }
-    }
-
-    fn objects(&self, is_zip: bool) -> Vec<Object> {
-        let mut objects = Vec::new();
-        let state = self.root.join(STATE_DIR);
-        walk(&self.root, &mut |path, metadata| {
-            let kind_matches = path.extension().is_some_and(|extension| extension == "zip") == is_zip;
-            // What was seen first must outlive what was seen, and a quarantine is nobody's cache.
-            if kind_matches && !path.starts_with(&state) && path.extension().is_none_or(|e| e != "ziphash") {
-                let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-                let uses = modified.subsec_nanos().min(MAX_USES);
-                objects.push(Object { path, size: metadata.len(), last_use: modified.as_secs(), uses });
-            }
-        });
-        objects
-    }
-
-    fn evict(&self, objects: Vec<Object>, mut excess: u64) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut evicted = 0_u64;
-        for object in objects {
-            if excess == 0 {
+        for object in in_order(self.objects(class), share(self.limit(), PROBATION)) {
+            if room.bytes <= target {
                 break;
             }
             // The zip before its hash: a visible zip always has one.
@@ -151,101 +149,74 @@ impl Usage {
                 tracing::warn!(%error, path = %object.path.display(), "can't evict");
                 continue;
             }
+            let mut freed = Room::of(object.size);
             let hash_file = object.path.with_extension("ziphash");
-            let hash_size = fs::metadata(&hash_file).map(|m| m.len()).unwrap_or_default();
-            let had_hash = object.path.extension().is_some_and(|e| e == "zip") && fs::remove_file(&hash_file).is_ok();
-            let freed = object.size + if had_hash { hash_size } else { 0 };
-            excess = excess.saturating_sub(freed);
-            let before = self.used.load(Ordering::Relaxed);
-            self.used.store(before.saturating_sub(freed), Ordering::Relaxed);
-            self.metrics.cache_objects.sub(1 + i64::from(had_hash));
+            if class == Class::Zip && fs::remove_file(&hash_file).is_ok() {
+                freed = freed.plus(Room::of(1));
+            }
+            *room = room.minus(freed);
             self.metrics.evictions.inc();
-            self.metrics.evicted_bytes.inc_by(freed);
-            self.metrics.evicted_age.set(to_gauge(now.saturating_sub(object.last_use)));
-            self.lock().remember(hash(&object.path));
+            self.metrics.evicted_bytes.inc_by(freed.bytes);
+            self.metrics.evicted_age.set(to_gauge(object.age()));
+            self.ghosts().remember(&object.path);
             evicted += 1;
         }
-        self.metrics.cache_bytes.set(to_gauge(self.used.load(Ordering::Relaxed)));
         tracing::info!(evicted, "evicted objects to make room");
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ghosts> {
+    fn objects(&self, class: Class) -> Vec<Object> {
+        let mut objects = Vec::new();
+        walk(&self.root, &mut |path, metadata| {
+            if self.class(&path) == class {
+                objects.push(Object::new(path, metadata));
+            }
+            true
+        });
+        objects
+    }
+
+    fn class(&self, path: &Path) -> Class {
+        let has_extension = |extension: &str| path.extension().is_some_and(|e| e == extension);
+        match path.strip_prefix(self.root.join(STATE_DIR)) {
+            Ok(state) if state.starts_with("mutable") => Class::Small,
+            Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
+            Ok(_) => Class::Kept,
+            Err(_) if has_extension("zip") => Class::Zip,
+            Err(_) if has_extension("ziphash") => Class::Kept,
+            Err(_) => Class::Small,
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, room: Room) {
+        self.metrics.cache_bytes.set(to_gauge(room.bytes));
+        self.metrics.cache_objects.set(to_gauge(room.objects));
+    }
+
+    fn ghosts(&self) -> MutexGuard<'_, Ghosts> {
         self.ghosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ghosts {
-    fn remember(&mut self, ghost: u64) {
-        if self.known.insert(ghost) {
-            self.order.push_back(ghost);
-        }
-        if self.order.len() > MAX_GHOSTS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-}
-
-/// Counts a use of an open object, unless there was one just now. Returns whether it was counted.
-///
-/// # Errors
-/// The file's times can't be read or set.
-pub(super) fn count_use(file: &File) -> io::Result<bool> {
-    let modified = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let uses = modified.subsec_nanos().min(MAX_USES);
-    if uses > 0 && now.as_secs().saturating_sub(modified.as_secs()) < USE_INTERVAL.as_secs() {
-        return Ok(false);
-    }
-    stamp(file, (uses + 1).min(MAX_USES))?;
-    Ok(true)
-}
-
-fn stamp(file: &File, uses: u32) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    file.set_modified(UNIX_EPOCH + Duration::new(now.as_secs(), uses))
-}
-
-/// What goes first comes first.
-fn in_order(objects: Vec<Object>, spared: u64) -> Vec<Object> {
-    let (mut unused, mut used): (Vec<Object>, Vec<Object>) = objects.into_iter().partition(|object| object.uses == 0);
-    unused.sort_by_key(|object| std::cmp::Reverse(object.last_use));
-    used.sort_by_key(|object| object.last_use);
-    let mut bytes = 0_u64;
-    let newest = unused.iter().take_while(|object| {
-        bytes = bytes.saturating_add(object.size);
-        bytes <= spared
-    });
-    let newest = newest.count();
-    let mut order = unused.split_off(newest.min(unused.len()));
-    order.reverse();
-    order.append(&mut used);
-    unused.reverse();
-    order.append(&mut unused);
-    order
-}
-
-/// Every regular file but the temporary ones.
-fn walk(root: &Path, visit: &mut dyn FnMut(PathBuf, &fs::Metadata)) {
+/// Every regular file but the temporary ones, as long as `visit` says to go on.
+fn walk(root: &Path, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) {
     let mut folders = vec![root.to_owned()];
     let tmp = root.join(STATE_DIR).join("tmp");
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
-                visit(entry.path(), &metadata);
+                if !visit(entry.path(), &metadata) {
+                    return;
+                }
             } else if metadata.is_dir() && entry.path() != tmp {
                 folders.push(entry.path());
             }
         }
     }
-}
-
-fn hash(path: &Path) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn share(limit: u64, part: f64) -> u64 {
@@ -254,95 +225,121 @@ fn share(limit: u64, part: f64) -> u64 {
     share
 }
 
-fn to_gauge(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+fn to_gauge(figure: u64) -> i64 {
+    i64::try_from(figure).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::eviction::count_use;
     use super::*;
 
-    fn object(name: &str, size: u64, last_use: u64, uses: u32) -> Object {
-        Object { path: name.into(), size, last_use, uses }
+    const BLOCK: u64 = 4096;
+
+    fn account(root: &Path, blocks: u64) -> Usage {
+        fs::create_dir_all(root.join(STATE_DIR)).unwrap();
+        Usage::new(root.to_owned(), Some(blocks * BLOCK), Arc::new(Metrics::new().unwrap()))
     }
 
-    fn names(objects: &[Object]) -> Vec<&str> {
-        objects.iter().map(|o| o.path.to_str().unwrap()).collect()
-    }
-
-    #[test]
-    fn what_was_never_used_again_goes_first_and_the_newest_of_it_last() {
-        let objects = vec![
-            object("old-used", 10, 1, 2),
-            object("old-unused", 10, 2, 0),
-            object("used", 10, 5, 1),
-            object("newer-unused", 10, 6, 0),
-            object("newest-unused", 10, 7, 0),
-        ];
-        assert_eq!(names(&in_order(objects, 10)), ["old-unused", "newer-unused", "old-used", "used", "newest-unused"]);
-    }
-
-    fn account(root: &Path, limit: u64) -> Usage {
-        Usage::new(root.to_owned(), Some(limit), Arc::new(Metrics::new().unwrap()))
-    }
-
-    fn put(usage: &Usage, root: &Path, name: &str, size: usize) {
+    fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
         let path = root.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        usage.make_room(size as u64);
-        fs::write(&path, vec![0; size]).unwrap();
-        usage.committed(&path, size as u64, 0);
+        usage.reserve(Room { bytes: blocks * BLOCK, objects: 1 });
+        fs::write(&path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
+        usage.stamp_new(&path, &path);
+    }
+
+    fn on_disk(root: &Path) -> u64 {
+        let mut bytes = 0;
+        walk(root, &mut |path, metadata| {
+            bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
+            true
+        });
+        bytes
     }
 
     #[test]
     fn the_limit_holds_and_what_is_used_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 10_000);
-        put(&usage, folder.path(), "a.example/hot/@v/v1.0.0.zip", 1_000);
+        let usage = account(folder.path(), 10);
+        put(&usage, folder.path(), "a.example/hot/@v/v1.0.0.zip", 1);
         count_use(&File::open(folder.path().join("a.example/hot/@v/v1.0.0.zip")).unwrap()).unwrap();
         for i in 0..40 {
-            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1_000);
-            let mut on_disk = 0;
-            walk(folder.path(), &mut |_, metadata| on_disk += metadata.len());
-            assert!(on_disk <= 10_000, "{on_disk}");
+            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+            assert!(on_disk(folder.path()) <= 10 * BLOCK);
         }
         assert!(folder.path().join("a.example/hot/@v/v1.0.0.zip").exists());
         assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
     }
 
     #[test]
-    fn a_restart_counts_what_is_there_and_remembers_uses() {
+    fn two_processes_keep_one_limit() {
         let folder = tempfile::tempdir().unwrap();
-        put(&account(folder.path(), 10_000), folder.path(), "a.example/m/@v/v1.0.0.zip", 1_234);
-        let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
-        assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
-        let usage = account(folder.path(), 10_000);
-        usage.scan();
-        assert_eq!(usage.used.load(Ordering::Relaxed), 1_234);
-        assert_eq!(usage.objects(true).first().map(|o| o.uses), Some(1));
+        let (one, two) = (account(folder.path(), 10), account(folder.path(), 10));
+        for i in 0..20 {
+            put(&one, folder.path(), &format!("a.example/one{i}/@v/v1.0.0.zip"), 1);
+            put(&two, folder.path(), &format!("a.example/two{i}/@v/v1.0.0.zip"), 1);
+            assert!(on_disk(folder.path()) <= 10 * BLOCK);
+        }
     }
 
     #[test]
-    fn what_was_seen_first_is_not_evicted() {
+    fn a_scan_counts_what_is_there_and_a_restart_knows_it_without_one() {
         let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 3_000);
-        let first_seen = ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip";
-        put(&usage, folder.path(), first_seen, 47);
-        for i in 0..5 {
-            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1_000);
+        let path = folder.path().join("a.example/m/@v/v1.0.0.zip");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, vec![0; 5_000]).unwrap();
+        let usage = account(folder.path(), 10);
+        assert!(!usage.is_known());
+        usage.scan();
+        let restarted = account(folder.path(), 10);
+        assert!(restarted.is_known());
+        // The zip, and the account itself.
+        assert_eq!(restarted.ledger.last(), Room { bytes: 3 * BLOCK, objects: 2 });
+    }
+
+    #[test]
+    fn a_restart_remembers_uses() {
+        let folder = tempfile::tempdir().unwrap();
+        put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+        let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
+        assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
+        assert_eq!(account(folder.path(), 10).objects(Class::Zip).first().map(|o| o.uses), Some(1));
+    }
+
+    #[test]
+    fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let usage = account(folder.path(), 6);
+        let [first_seen, latest, tile, list] = [
+            "first-seen/a.example/m/@v/v1.0.0.zip",
+            "sumdb/d.example/latest",
+            "sumdb/d.example/tile/8/0/000",
+            "mutable/a.example/m/@v/list",
+        ]
+        .map(|name| format!(".gomodcache/{name}"));
+        for name in [&first_seen, &latest, &tile, &list] {
+            put(&usage, folder.path(), name, 1);
         }
-        assert!(folder.path().join(first_seen).exists() && !folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
+        for i in 0..5 {
+            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+        }
+        assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists(), "zips go first");
+        put(&usage, folder.path(), "a.example/large/@v/v1.0.0.zip", 3);
+        let exists = |name: &str| folder.path().join(name).exists();
+        assert!(exists(&first_seen) && exists(&latest));
+        assert!(!exists(&tile) && !exists(&list));
     }
 
     #[test]
     fn zips_go_before_the_rest_and_take_their_hash_along() {
         let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 3_000);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 500);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.ziphash", 47);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 2_000);
-        put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2_000);
+        let usage = account(folder.path(), 5);
+        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.ziphash", 1);
+        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 2);
+        put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
         let exists = |name: &str| folder.path().join(name).exists();
         assert!(exists("a.example/m/@v/v1.0.0.mod"));
         assert!(!exists("a.example/m/@v/v1.0.0.zip") && !exists("a.example/m/@v/v1.0.0.ziphash"));

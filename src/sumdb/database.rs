@@ -4,16 +4,21 @@
 //! that it does not begin with, is a database that tells different clients different things.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use tokio::sync::Mutex;
 
-use crate::gomod::{GO_TILE_HEIGHT, Hash, Lookup, ModulePath, Note, PrefixPlan, RecordPlan, Tile, Tree, Verifier, Version};
+use crate::gomod::{
+    GO_TILE_HEIGHT, HASH_BYTES, Hash, Lookup, ModulePath, Note, PrefixPlan, RecordPlan, SumdbPath, Tile, TileLevel, Tree, Verifier, Version,
+};
 use crate::store::Store;
 
 /// Of look-ups and tiles, in memory.
 const RECENT_BYTES: u64 = 4 << 20;
+/// How long what no proof has checked is taken from memory.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Why there are bytes of the database or not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +61,7 @@ impl Database {
     #[must_use]
     pub fn new(verifier: Verifier, store: Store) -> Self {
         let weigh = |path: &String, bytes: &Bytes| u32::try_from(path.len() + bytes.len()).unwrap_or(u32::MAX);
-        let recent = moka::future::Cache::builder().weigher(weigh).max_capacity(RECENT_BYTES).build();
+        let recent = moka::future::Cache::builder().weigher(weigh).max_capacity(RECENT_BYTES).time_to_live(RECENT).build();
         let database = Self { verifier, store, latest: Mutex::const_new(None), recent };
         let note = std::fs::read(database.latest_file()).ok();
         let latest = note.and_then(|note| database.tree(&note).ok());
@@ -68,8 +73,43 @@ impl Database {
     /// # Errors
     /// See [`Missing`].
     pub async fn sums(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
-        let path = format!("lookup/{}@{}", module.escaped(), version.escaped());
-        let answer = self.get(&path, ask).await?;
+        let answer = self.look_up(module, version, ask).await?;
+        self.prove(answer, module, version, ask).await
+    }
+
+    /// What a client of the relay gets, and whether it is proven. What is not is neither kept on the volume nor for long:
+    /// the client checks for itself.
+    ///
+    /// # Errors
+    /// See [`Missing`]; a look-up that contradicts what is known is [`Missing::Dishonest`].
+    pub async fn relay(&self, asked: &SumdbPath, ask: &Ask<'_>) -> Result<(Bytes, bool), Missing> {
+        match asked {
+            SumdbPath::Lookup(module, version) => {
+                let answer = self.look_up(module, version, ask).await?;
+                if tokio::fs::try_exists(self.file(&asked.escaped())).await.unwrap_or_default() {
+                    return Ok((answer, true));
+                }
+                match self.prove(answer.clone(), module, version, ask).await {
+                    Ok(_) => Ok((answer, true)),
+                    Err(Missing::Unavailable(_) | Missing::Unknown) => Ok((answer, false)),
+                    Err(dishonest) => Err(dishonest),
+                }
+            }
+            SumdbPath::Tile(tile) => match self.kept_tile(tile).await {
+                Some(kept) => Ok((kept, true)),
+                None => self.get(&asked.escaped(), ask).await.map(|bytes| (bytes, false)),
+            },
+            SumdbPath::Supported | SumdbPath::Latest => ask(asked.escaped()).await.map(|bytes| (bytes, false)),
+        }
+    }
+
+    async fn look_up(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Bytes, Missing> {
+        self.get(&SumdbPath::Lookup(module.clone(), version.clone()).escaped(), ask).await
+    }
+
+    /// Believes an answer, and keeps it then.
+    async fn prove(&self, answer: Bytes, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
+        let path = SumdbPath::Lookup(module.clone(), version.clone()).escaped();
         let sums = self.believe(&answer, module, version, ask).await;
         match &sums {
             Ok(_) if !self.file(&path).exists() => self.store.commit_later(answer, self.file(&path)),
@@ -78,6 +118,35 @@ impl Database {
             Err(_) => self.recent.invalidate(&path).await,
         }
         sums
+    }
+
+    /// A tile of the volume, or as much as was asked for of a wider one in its place: every tree that is older than the
+    /// newest one known is served from what the newest one needed.
+    async fn kept_tile(&self, tile: &Tile) -> Option<Bytes> {
+        if tile.level() == TileLevel::Data {
+            return None;
+        }
+        let length = usize::try_from(tile.width()).ok()?.checked_mul(HASH_BYTES)?;
+        let full = self.file(&tile.full().to_string());
+        let mut candidates = vec![full.clone()];
+        let mut folder = full.into_os_string();
+        folder.push(".p");
+        if let Ok(mut entries) = tokio::fs::read_dir(&folder).await {
+            while let Ok(Some(entry)) = entries.next_entry().await {
+                let width = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+                if width.is_some_and(|width| width >= tile.width()) {
+                    candidates.push(entry.path());
+                }
+            }
+        }
+        for candidate in candidates {
+            if let Ok(hashes) = tokio::fs::read(candidate).await
+                && let Some(wanted) = hashes.get(..length)
+            {
+                return Some(Bytes::copy_from_slice(wanted));
+            }
+        }
+        None
     }
 
     /// Checks signature and proof of an answer.
@@ -170,7 +239,7 @@ impl Database {
     fn keep(&self, tiles: &[Tile], bytes: &[Bytes]) {
         for (tile, bytes) in tiles.iter().zip(bytes) {
             // The full tile may have come in place of a partial one.
-            let is_full = bytes.len() == crate::gomod::HASH_BYTES << GO_TILE_HEIGHT;
+            let is_full = bytes.len() == HASH_BYTES << GO_TILE_HEIGHT;
             let file = self.file(&if is_full { tile.full() } else { *tile }.to_string());
             if !file.exists() {
                 self.store.commit_later(bytes.clone(), file);
@@ -194,4 +263,65 @@ impl Database {
 
 fn dishonest(error: &dyn std::fmt::Display) -> Missing {
     Missing::Dishonest(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    const KEY: &str = "sum.example/db+9ec6ab89+ATPaWbMTM3SBxphpqrNCUkP6/tyJp/ULbQ5yQu4IC9Tb";
+
+    fn database(folder: &std::path::Path) -> Database {
+        let store = Store::open(folder, None, &Arc::new(Metrics::new().unwrap())).unwrap();
+        Database::new(Verifier::parse(KEY).unwrap(), store)
+    }
+
+    fn tile(path: &str) -> SumdbPath {
+        SumdbPath::parse(path).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_narrow_tile_is_the_beginning_of_a_wider_one_that_is_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(folder.path());
+        let ask = |_: String| async { Err(Missing::Unknown) }.boxed();
+        let hashes: Vec<u8> = (0..=255_u8).flat_map(|i| [i; HASH_BYTES]).collect();
+        let wide = database.file("tile/8/0/000.p/9");
+        std::fs::create_dir_all(wide.parent().unwrap()).unwrap();
+        std::fs::write(&wide, &hashes[..9 * HASH_BYTES]).unwrap();
+        let (bytes, proven) = database.relay(&tile("tile/8/0/000.p/7"), &ask).await.unwrap();
+        assert!(proven && bytes == hashes[..7 * HASH_BYTES]);
+        assert_eq!(database.relay(&tile("tile/8/0/000.p/10"), &ask).await, Err(Missing::Unknown));
+        std::fs::write(database.file("tile/8/0/000"), &hashes).unwrap();
+        assert_eq!(database.relay(&tile("tile/8/0/000.p/200"), &ask).await.unwrap().0.len(), 200 * HASH_BYTES);
+        assert_eq!(database.relay(&tile("tile/8/data/000"), &ask).await, Err(Missing::Unknown));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_proved_passes_through_and_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = AtomicU32::new(0);
+        let ask = |_: String| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            async { Ok(Bytes::from_static(&[7; HASH_BYTES])) }.boxed()
+        };
+        for _start in 0..2 {
+            let database = database(folder.path());
+            for _request in 0..2 {
+                assert!(!database.relay(&tile("tile/8/0/000.p/1"), &ask).await.unwrap().1);
+            }
+        }
+        assert_eq!(asked.into_inner(), 2, "for a moment it is in memory");
+        let lookup = tile("lookup/corp.example/tea@v1.0.0");
+        let ask = |_: String| async { Ok(Bytes::from_static(b"1\nno such record\n\nno such note\n")) }.boxed();
+        let refused = database(folder.path()).relay(&lookup, &ask).await;
+        assert!(matches!(refused, Err(Missing::Dishonest(_))), "{refused:?}");
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use super::account;
@@ -22,14 +22,18 @@ async fn the_operators_account_is_refused_what_the_operator_has_no_need_of() {
         ("update", "", "secrets"),
         ("get", "", "pods"),
         ("create", "", "pods"),
-        ("patch", "", "pods"),
+        ("delete", "", "pods"),
+        ("patch", "", "pods/status"),
+        ("create", "", "pods/eviction"),
         ("create", "", "pods/exec"),
         ("patch", "", "pods/ephemeralcontainers"),
         ("delete", "", "persistentvolumeclaims"),
-        ("delete", "", "configmaps"),
+        ("get", "", "namespaces"),
         ("delete", "", "services"),
         ("delete", "apps", "deployments"),
         ("create", "apps", "daemonsets"),
+        ("list", "apps", "replicasets"),
+        ("patch", "apps", "replicasets"),
         ("delete", "networking.k8s.io", "networkpolicies"),
         ("create", "", "serviceaccounts/token"),
         ("impersonate", "", "serviceaccounts"),
@@ -65,10 +69,6 @@ async fn the_operators_account_is_refused_what_the_operator_has_no_need_of() {
     let secrets: Api<Secret> = Api::namespaced(account.client(), namespace);
     let error = secrets.list(&ListParams::default()).await.map(|_| ()).map_err(shown).unwrap_err();
     assert!(error.contains("cannot list resource \"secrets\""), "{error}");
-    let pods: Api<Pod> = Api::namespaced(account.client(), namespace);
-    let image = json!({"metadata": {"annotations": {"a": "b"}}});
-    let error = pods.patch("victim", &PatchParams::default(), &Patch::Merge(&image)).await.map(|_| ()).map_err(shown).unwrap_err();
-    assert!(error.contains("cannot patch resource \"pods\""), "{error}");
     let deployments: Api<Deployment> = Api::namespaced(account.client(), namespace);
     let error = deployments.delete("victim", &DeleteParams::default()).await.map(|_| ()).map_err(shown).unwrap_err();
     assert!(error.contains("cannot delete resource \"deployments\""), "{error}");
@@ -113,6 +113,17 @@ async fn the_shipped_role_grants_what_the_operator_uses_and_nothing_more() {
         // A change by someone else is undone by a patch of what exists.
         stage.patch(kind, &name, &json!({"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})).await;
     }
+    // One cache of several pods and with guests, and then of one and without.
+    let (guest, config_maps) = stage.guest(&json!({"gomodcache.io/env-from": format!("{}.sun", stage.namespace)})).await;
+    let many = |replicas: i32, namespaces: Value| json!({"storage": {"accessMode": "ReadWriteMany"}, "replicas": replicas, "clients": {"publishTo": {"namespaces": namespaces}}});
+    stage.cache("sun", &many(2, json!([guest]))).await;
+    stage.eventually("a budget", async || stage.get("PodDisruptionBudget", "sun-proxy").await.is_some()).await;
+    stage.eventually("a published environment", async || config_maps.get_opt("sun-env").await.unwrap().is_some()).await;
+    stage.patch("PodDisruptionBudget", "sun-proxy", &json!({"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})).await;
+    stage.cache("sun", &many(1, json!([]))).await;
+    // A pod that says nothing: it is asked, and its mounts are refreshed.
+    let pod = super::proxies::own_pod(&stage, "sky").await;
+    super::proxies::make_ready(&stage, &pod, "127.77.9.9").await;
     let granted: BTreeSet<String> = stage.account().roles.iter().flat_map(granted).collect();
     let used = || used(&stage);
     stage.eventually("every granted verb is used", async || granted.is_subset(&used())).await;

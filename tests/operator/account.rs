@@ -49,6 +49,8 @@ pub(crate) async fn make(admin: &Client) -> Account {
     Api::<ClusterRole>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&role)).await.unwrap();
     Api::<ClusterRoleBinding>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&binding)).await.unwrap();
 
+    let user = format!("system:serviceaccount:{name}:{account_name}");
+    super::admission::make(admin, &name, &user).await;
     let lifetime = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: lifetime, ..TokenRequest::default() };
     grant_the_lease(admin, &name).await;
@@ -57,7 +59,7 @@ pub(crate) async fn make(admin: &Client) -> Account {
     let path = format!("{}/operator-{}.kubeconfig", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     write_private(&path, &serde_json::to_string(&kubeconfig).unwrap());
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    let made = Account { user: format!("system:serviceaccount:{name}:{account_name}"), kubeconfig: path, config, roles: [role, own_role] };
+    let made = Account { user, kubeconfig: path, config, roles: [role, own_role] };
     for _ in 0..100 {
         if made.may("list", "gomodcache.io", "gomodulecaches", "", None).await {
             return made;

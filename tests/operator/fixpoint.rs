@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::proxy::Proxy;
+use super::meddler::Meddler;
 use super::stage::{Stage, stage_alone};
 use super::{account, dns};
 
@@ -91,13 +91,13 @@ async fn is_observed(stage: &Stage, namespace: &str) -> bool {
 }
 
 /// A namespace with what the user has before, a proxy and how to run an operator behind it.
-async fn world(stage: &Stage, name: &str, seed: u64) -> (String, Proxy, super::process::NewOperator) {
+async fn world(stage: &Stage, name: &str, seed: u64) -> (String, Meddler, super::process::NewOperator) {
     let namespace = format!("{}-{name}", stage.namespace);
     stage.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await;
     account::grant_the_lease(stage.client(), &namespace).await;
     let secret = super::secret(&json!({"gomodcache.io/hosts": "modules.corp.example, 203.0.113.9"}), "hunter2");
     stage.apply_in(&namespace, &secret).await;
-    let proxy = Proxy::start(stage.account().config(), &namespace, seed).await;
+    let proxy = Meddler::start(stage.account().config(), &namespace, seed).await;
     let operator = stage.new_operator().behind(&proxy.kubeconfig, &namespace).with_lease("2s", "1500ms", "300ms");
     (namespace, proxy, operator)
 }
@@ -178,7 +178,7 @@ async fn an_operator_killed_after_any_of_its_writes_ends_where_an_undisturbed_on
     assert!(kills + 8 >= writes.iter().sum(), "killed {kills} times at {writes:?} writes");
 }
 
-async fn with_faults(stage: &Stage, ends: &[(BTreeMap<String, Value>, usize)], seed: u64) -> (usize, Proxy) {
+async fn with_faults(stage: &Stage, ends: &[(BTreeMap<String, Value>, usize)], seed: u64) -> (usize, Meddler) {
     let (namespace, proxy, operator) = world(stage, &format!("f{seed}"), seed.wrapping_mul(0x5851_f42d_4c95_7f2d)).await;
     let mut most = 0;
     proxy.play_faults();
@@ -203,7 +203,7 @@ async fn a_faulty_api_server_changes_the_way_and_not_the_end() {
     let seeds: u64 = std::env::var("FAULT_SEEDS").ok().map_or(4, |seeds| seeds.parse().expect("FAULT_SEEDS is a number"));
     let ends = undisturbed(&stage).await;
     let runs = (1..=seeds).map(|seed| with_faults(&stage, &ends, seed));
-    let runs: Vec<(usize, Proxy)> = futures::stream::iter(runs).buffer_unordered(6).collect().await;
+    let runs: Vec<(usize, Meddler)> = futures::stream::iter(runs).buffer_unordered(6).collect().await;
     let mut played = BTreeMap::new();
     for (fault, count) in runs.iter().flat_map(|(_, proxy)| proxy.played()) {
         *played.entry(fault).or_insert(0) += count;

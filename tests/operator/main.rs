@@ -3,15 +3,20 @@
 
 mod access;
 mod account;
+mod admission;
 mod ca_bundles;
+mod clients;
 mod dns;
 mod drift;
 mod fixpoint;
 mod leader;
+mod meddler;
 mod outage;
+mod pods;
 mod process;
-mod proxy;
+mod proxies;
 mod refused;
+mod reports;
 mod restart;
 mod stage;
 mod storage;

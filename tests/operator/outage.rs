@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::proxy::Proxy;
+use super::meddler::Meddler;
 use super::stage::stage_alone;
 use super::{account, await_children, without_names};
 
@@ -46,7 +46,7 @@ async fn an_operator_without_an_api_server_is_live_and_not_ready_and_goes_on_whe
     let Some(stage) = stage_alone("away").await else { return };
     let _stopped = stage.without_the_operator().await;
     account::grant_the_lease(stage.client(), &stage.namespace).await;
-    let proxy = Proxy::start(stage.account().config(), &stage.namespace, 0).await;
+    let proxy = Meddler::start(stage.account().config(), &stage.namespace, 0).await;
     let operator = stage.new_operator().behind(&proxy.kubeconfig, &stage.namespace).start("pod-away");
     let status = async |path: &str| operator.admin(path).await.map(|(status, _)| status);
     stage.eventually("it is ready", async || status("/readyz").await == Some(200)).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use gomodcache::api;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -89,7 +89,9 @@ async fn start_operator(client: &Client) -> Operator {
     const UNTIL_THE_END: &str = "\"$@\" & pid=$!; while read -r signal; do kill -$signal $pid; wait $pid; \
         [ $signal != TERM ] || read -r start; \"$@\" & pid=$!; done; \
         kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
-        KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME --wait=false >/dev/null 2>&1";
+        KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME \
+        validatingadmissionpolicy/$NAME-pods validatingadmissionpolicybinding/$NAME-pods \
+        validatingadmissionpolicy/$NAME-deletes validatingadmissionpolicybinding/$NAME-deletes --wait=false >/dev/null 2>&1";
     install_crd(client).await;
     let account = account::make(client).await;
     super::dns::set("modules.corp.example", "203.0.113.7");
@@ -147,6 +149,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "StorageClass" => ("storage.k8s.io", "v1", "storageclasses", false),
         "PersistentVolume" => ("", "v1", "persistentvolumes", false),
         "Pod" => ("", "v1", "pods", true),
+        "PodDisruptionBudget" => ("policy", "v1", "poddisruptionbudgets", true),
         "ResourceQuota" => ("", "v1", "resourcequotas", true),
         "Event" => ("events.k8s.io", "v1", "events", true),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
@@ -288,11 +291,27 @@ impl Stage {
         self.credential_key(cache, "generation").await
     }
 
-    async fn credential_key(&self, cache: &str, key: &str) -> String {
+    pub(crate) async fn credential_key(&self, cache: &str, key: &str) -> String {
         use base64::Engine;
         let Some(secret) = self.get("Secret", &format!("{cache}-credentials")).await else { return String::new() };
         let bytes = base64::engine::general_purpose::STANDARD.decode(secret.data["data"][key].as_str().unwrap_or_default()).unwrap();
         String::from_utf8(bytes).unwrap()
+    }
+
+    /// A namespace beside the stage's own, which goes with it, and the ConfigMaps there.
+    pub(crate) async fn guest(&self, labels: &Value) -> (String, Api<DynamicObject>) {
+        let name = format!("{}-guest", self.namespace);
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})).await;
+        let config_maps = Api::namespaced_with(self.client.clone(), &name, &resource("ConfigMap").0);
+        (name, config_maps)
+    }
+
+    /// Has a pod validated as if it were made in a namespace, and makes none.
+    pub(crate) async fn try_pod(&self, namespace: &str, pod: &Value) -> Result<(), String> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource("Pod").0);
+        let parameters = PostParams { dry_run: true, field_manager: None };
+        let pod = serde_json::from_value(pod.clone()).unwrap();
+        api.create(&parameters, &pod).await.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Waits until nothing of the cache has changed for three seconds.
@@ -350,7 +369,7 @@ impl Drop for Stage {
     // So that a cluster of the user's is left as it was; in one of our own it costs nothing.
     fn drop(&mut self) {
         let _best_effort = Command::new("kubectl")
-            .args(["delete", "namespace", &self.namespace, "--wait=false"])
+            .args(["delete", "namespace", &self.namespace, &format!("{}-guest", self.namespace), "--wait=false", "--ignore-not-found"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::await_children;
+use super::proxies::{Proxy, make_ready, own_pod};
 use super::stage::{Stage, stage, stage_alone};
 
 fn sized(size: &str) -> Value {
@@ -22,16 +23,9 @@ pub(crate) async fn provide(stage: &Stage, cache: &str, class: &str, size: &str)
 }
 
 /// No node may have the pods of this test, so it says what a kubelet would.
-pub(crate) async fn run_pods(stage: &Stage, cache: &str) {
-    let label = async || {
-        let pods = stage.list("Pod").await;
-        pods.into_iter()
-            .find(|pod| pod.metadata.labels.as_ref().is_some_and(|l| l.get("app.kubernetes.io/instance").is_some_and(|i| i == cache)))
-    };
-    stage.eventually("there is a pod", async || label().await.is_some()).await;
-    let pod = label().await.unwrap().metadata.name.unwrap();
-    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-    stage.patch_status("Pod", &pod, &json!({"status": {"phase": "Running", "conditions": ready}})).await;
+pub(crate) async fn run_pods(stage: &Stage, cache: &str, address: &str) {
+    let pod = own_pod(stage, cache).await;
+    make_ready(stage, &pod, address).await;
 }
 
 async fn has_default_class(stage: &Stage) -> bool {
@@ -88,9 +82,10 @@ async fn a_cache_is_ready_with_a_volume_a_pod_and_an_upstream_and_its_capacity_b
     assert_eq!(ready().await, is("False", "NoPodAvailable"), "a volume alone serves nobody");
     assert_eq!(stage.status("plum").await["storage"], json!({"requested": "2Gi", "capacity": "3Gi", "onDelete": "Retained"}));
 
-    run_pods(&stage, "plum").await;
+    let _proxy = Proxy::start(&stage, "plum", "127.77.2.1").await;
+    run_pods(&stage, "plum", "127.77.2.1").await;
     stage.eventually("the cache is ready", async || ready().await == is("True", "Ready")).await;
-    for kind in ["Available", "CredentialsReady", "EgressReady"] {
+    for kind in ["Available", "CredentialsReady", "EgressReady", "ConfigurationApplied"] {
         assert_eq!(stage.condition("plum", kind).await.0, "True", "{kind}");
     }
     assert_eq!(stage.status("plum").await["readyReplicas"], 1);

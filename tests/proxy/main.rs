@@ -4,8 +4,10 @@
 mod explain;
 mod faults;
 mod go_client;
+mod http_proxy;
 mod look_ahead;
 mod policy;
+mod report;
 mod stage;
 mod tls;
 mod traps;

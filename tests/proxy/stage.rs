@@ -67,7 +67,8 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
         policy: Policy::default(),
         // What an upstream was asked for is what the client asked for.
         look_ahead: LookAhead::Disabled,
-        resolution: Resolution::System,
+        resolution: Resolution::default(),
+        http_proxy: None,
     }
 }
 
@@ -118,9 +119,14 @@ impl Stage {
 
     /// Ends the process, as `kill -9` does, and starts it anew on the same folder.
     pub(crate) async fn restart(&mut self, config: &ProxyConfig) {
+        self.restart_as_is(|folder| write_config(folder, config)).await;
+    }
+
+    /// The same, with something done to the stage's folder in between.
+    pub(crate) async fn restart_as_is(&mut self, prepare: impl FnOnce(&Path)) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.configure(config);
+        prepare(self.folder.path());
         (self.process, self.url, self.admin) = spawn(self.folder.path(), &self.cache).await;
     }
 

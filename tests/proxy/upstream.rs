@@ -105,6 +105,10 @@ impl Answer {
         Self::new("206 Partial Content", &body[from..]).with("Content-Range", range)
     }
 
+    pub(crate) fn into_body(self) -> Vec<u8> {
+        self.body
+    }
+
     pub(crate) fn status(&self) -> &'static str {
         self.status
     }

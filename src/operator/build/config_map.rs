@@ -20,6 +20,7 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap,
             api::LookAhead::Disabled => LookAhead::Disabled,
         },
         resolution: Resolution::Pinned { hosts: pins.to_vec() },
+        http_proxy: cache.http_proxy.clone(),
     };
     Ok(ConfigMap {
         metadata: owned(cache, &cache.names.config),

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, LocalObjectReference, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+    Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -15,6 +16,8 @@ use crate::config::{ADMIN_PORT, CACHE_DIR, CONFIG_DIR, CONFIG_FILE, CREDENTIALS_
 
 /// The user that the proxy runs as; the one that distroless images call nonroot.
 const USER: i64 = 65532;
+/// Seconds that a pod stays bound to a node that is not heard of.
+const NODE_LOST: i64 = 30;
 
 pub(super) fn build(cache: &Validated) -> Deployment {
     let spec = &cache.cache.spec;
@@ -29,20 +32,31 @@ pub(super) fn build(cache: &Validated) -> Deployment {
             replicas: Some(spec.replicas),
             selector: LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() },
             strategy: Some(DeploymentStrategy { type_: Some(strategy.to_owned()), ..DeploymentStrategy::default() }),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels(cache)), ..ObjectMeta::default() }),
-                spec: Some(pod(cache)),
-            },
+            template: PodTemplateSpec { metadata: Some(pod_metadata(cache)), spec: Some(pod(cache)) },
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
     }
 }
 
+fn pod_metadata(cache: &Validated) -> ObjectMeta {
+    let template = cache.cache.spec.pod_template.clone().unwrap_or_default();
+    let mut all = template.labels;
+    // Ours last: by them the Services and the fence find the pods.
+    all.extend(labels(cache));
+    let annotations = (!template.annotations.is_empty()).then_some(template.annotations);
+    ObjectMeta { labels: Some(all), annotations, ..ObjectMeta::default() }
+}
+
 fn pod(cache: &Validated) -> PodSpec {
     let template = cache.cache.spec.pod_template.clone().unwrap_or_default();
+    let pull_secrets: Vec<_> = template.image_pull_secrets.into_iter().map(|secret| LocalObjectReference { name: secret.name }).collect();
     PodSpec {
-        service_account_name: Some(cache.names.proxy.clone()),
+        service_account_name: template.service_account_name.or_else(|| Some(cache.names.proxy.clone())),
+        affinity: template.affinity,
+        priority_class_name: template.priority_class_name,
+        image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
+        topology_spread_constraints: (cache.cache.spec.replicas > 1).then(|| vec![over_nodes(cache)]),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         dns_policy: Some("Default".to_owned()),
@@ -59,8 +73,36 @@ fn pod(cache: &Validated) -> PodSpec {
         containers: vec![container(cache, template.resources)],
         volumes: Some(volumes(cache)),
         node_selector: (!template.node_selector.is_empty()).then_some(template.node_selector),
-        tolerations: (!template.tolerations.is_empty()).then_some(template.tolerations),
+        tolerations: Some(tolerations(template.tolerations)),
         ..PodSpec::default()
+    }
+}
+
+/// A cache of one pod is away until its pod is elsewhere, so that a lost node is not waited for as long as the cluster would.
+fn tolerations(mut all: Vec<Toleration>) -> Vec<Toleration> {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let names_it = |toleration: &Toleration| toleration.key.as_deref() == Some(key);
+        if !all.iter().any(names_it) {
+            all.push(Toleration {
+                key: Some(key.to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some("NoExecute".to_owned()),
+                toleration_seconds: Some(NODE_LOST),
+                ..Toleration::default()
+            });
+        }
+    }
+    all
+}
+
+/// Several pods on one node would go with it. Where there is no other node, that is better than none.
+fn over_nodes(cache: &Validated) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() }),
+        ..TopologySpreadConstraint::default()
     }
 }
 

@@ -4,6 +4,7 @@ mod account;
 mod claim;
 mod config_map;
 mod deployment;
+mod disruption;
 mod env;
 pub(crate) mod names;
 mod network_policy;
@@ -22,11 +23,23 @@ use super::credentials::Data;
 use super::egress::Resolved;
 use super::validate::Validated;
 use crate::config::ConfigError;
+pub(crate) use disruption::Budget;
 
 /// The label by which the operator finds its children.
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gomodcache-operator");
 /// The label that names the cache.
 pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The label by which a namespace asks for the clients' environment of one cache, as `<namespace>.<name>`, and by which the
+/// ConfigMap there says whose it is.
+pub(crate) const ENV_FROM: &str = "gomodcache.io/env-from";
+/// The label of such a ConfigMap that names the cache's UID.
+pub(crate) const ENV_CACHE_UID: &str = "gomodcache.io/cache-uid";
+
+/// The value of [`ENV_FROM`] for a cache.
+pub(crate) fn asked_name(namespace: &str, cache: &str) -> String {
+    format!("{namespace}.{cache}")
+}
 
 /// Everything that a cache consists of; wished for, not yet applied.
 pub(crate) struct Prepared {
@@ -46,6 +59,10 @@ pub(crate) struct Prepared {
     pub admin: Service,
     /// What clients set.
     pub env: ConfigMap,
+    /// The same in other namespaces.
+    pub published: Vec<ConfigMap>,
+    /// How many pods a drain may take at once.
+    pub budget: Budget,
     /// The pods.
     pub deployment: Deployment,
 }
@@ -70,6 +87,8 @@ pub(crate) fn build(
         service: services::http(cache),
         admin: services::admin(cache),
         env: env::build(cache),
+        published: cache.guests.iter().map(|namespace| env::published(cache, namespace)).collect(),
+        budget: disruption::build(cache),
         deployment: deployment::build(cache),
     })
 }

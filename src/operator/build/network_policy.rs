@@ -32,9 +32,8 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost], operator_namespace: 
 /// An empty `from` would let everybody in; so nobody's list is empty here.
 fn clients(cache: &Validated) -> Vec<NetworkPolicyPeer> {
     let listed = cache.cache.spec.network.as_ref().and_then(|n| n.ingress.as_ref()).map(|i| i.from.as_slice()).unwrap_or_default();
-    if listed.is_empty() {
-        return vec![NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() }];
-    }
+    let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
+    let guests = cache.guests.iter().map(|namespace| namespace_peer(namespace));
     listed
         .iter()
         .map(|peer| NetworkPolicyPeer {
@@ -42,6 +41,8 @@ fn clients(cache: &Validated) -> Vec<NetworkPolicyPeer> {
             pod_selector: peer.pod_selector.clone().map(without_empty),
             ip_block: None,
         })
+        .chain(listed.is_empty().then_some(own))
+        .chain(guests)
         .collect()
 }
 

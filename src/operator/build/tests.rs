@@ -101,9 +101,44 @@ fn a_claim_is_never_lowered() {
 }
 
 #[test]
+fn guests_may_reach_the_module_port_beside_those_who_could_before() {
+    let peers = |spec: &str, guests: &[&str]| {
+        let cache = Validated { guests: guests.iter().map(|&guest| guest.to_owned()).collect(), ..validated(spec) };
+        let policy = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().policy;
+        serde_json::to_value(&policy.spec.unwrap().ingress.unwrap()[0].from).unwrap()
+    };
+    let own = serde_json::json!({"podSelector": {}});
+    let guest = |name: &str| serde_json::json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
+    assert_eq!(peers("{}", &[]), serde_json::json!([own]));
+    assert_eq!(peers("{}", &["a", "b"]), serde_json::json!([own, guest("a"), guest("b")]));
+    assert_eq!(peers(FIXTURES[2], &["b"])[1], guest("b"));
+}
+
+#[test]
+fn a_fallback_is_spelled_as_go_reads_it() {
+    let proxy = |fallback: &str| prepared(&format!("clients: {{fallback: {fallback}}}"), &[]).env.data.unwrap()["GOPROXY"].clone();
+    let url = "http://ci.shop.svc:8080";
+    assert_eq!(proxy("None"), url);
+    assert_eq!((proxy("DirectOnNotFound"), proxy("DirectOnError")), (format!("{url},direct"), format!("{url}|direct")));
+}
+
+#[test]
 fn clients_get_a_fixed_set_of_variables() {
     let env = prepared("{}", &[]).env.data.unwrap();
     assert_eq!(env["GOPROXY"], "http://ci.shop.svc:8080");
     assert_eq!(env["GOSUMDB"], "sum.example");
     assert_eq!(prepared("{checksumDatabase: {mode: Disabled}}", &[]).env.data.unwrap()["GOSUMDB"], "off");
+}
+
+#[test]
+fn behind_an_http_proxy_the_policy_is_open_to_the_proxy_and_to_what_goes_round_it() {
+    let cache = validated(
+        "upstreams: [{url: 'https://modules.example'}, {url: 'https://git.corp.example', internal: true}]\n\
+         network: {httpProxy: {url: 'http://egress.corp.example:3128', noProxy: [.corp.example], credentialsRef: {name: egress}}}",
+    );
+    let needs: Vec<(&str, &[u16], bool)> = cache.needs.iter().map(|(host, need)| (host.as_str(), &need.ports[..], need.internal)).collect();
+    assert_eq!(needs, [("egress.corp.example", &[3128][..], true), ("git.corp.example", &[443], true)]);
+    assert!(cache.wanted["egress"].contains("egress.corp.example"));
+    let config = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().config.data.unwrap().remove("proxy.yaml").unwrap();
+    assert_eq!(crate::config::ProxyConfig::parse(&config).unwrap().http_proxy, cache.http_proxy);
 }

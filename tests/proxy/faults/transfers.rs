@@ -177,6 +177,14 @@ pub(super) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
+        upstream: "answers 200 with an empty `.mod`",
+        file: "v1.0.0.mod",
+        play: |_| Answer::ok(""),
+        says: "upstream modules.example: the go.mod file is empty, and every one names its module\nthe answer was not kept; try again, or tell the upstream's owner",
+        classes: &["verification"],
+        ..PLAIN
+    },
+    Row {
         upstream: "sends a `.mod` packed with gzip, unasked",
         file: "v1.0.0.mod",
         play: |_| Answer::ok(packed(b"module corp.example/Tea\n")).with("Content-Encoding", "gzip"),

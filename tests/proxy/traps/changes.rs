@@ -70,6 +70,54 @@ async fn what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_plac
 }
 
 #[tokio::test]
+async fn a_list_is_of_the_sources_in_use_and_an_old_one_helps_in_an_outage_only() {
+    let list = |text: &'static str| move |asked: &Asked| if asked.path.ends_with("/list") { Answer::ok(text) } else { Answer::not_found() };
+    let (old, new) = (Upstream::start(list("v1.0.0\n")).await, Upstream::start(list("v1.1.0\n")).await);
+    let stage = Stage::start(&config(&[&old])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    stage.kept(".gomodcache/mutable/corp.example/!tea/@v/list").await;
+    let reloaded = std::time::Instant::now();
+    stage.configure(&config(&[&new]));
+    eventually("the new list", async || stage.tea("list").await.text() == "v1.1.0\n").await;
+    assert!(reloaded.elapsed() < Duration::from_secs(15), "not when the old list was no longer fresh anyway");
+    let broken = Upstream::start(|_: &Asked| Answer::new("503 Service Unavailable", "")).await;
+    stage.configure(&config(&[&broken]));
+    eventually("an outage", async || stage.tea("list").await.header("cache-status").ends_with("detail=stale")).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.1.0\n");
+}
+
+#[tokio::test]
+async fn nobody_joins_a_download_of_an_earlier_configuration_and_it_is_not_kept() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let slow =
+        Upstream::start(
+            move |asked: &Asked| {
+                if asked.is("info") { Answer::ok(r#"{"Version":"v1.0.0","Old":1}"#).held_after(10, &held) } else { honest(asked) }
+            },
+        )
+        .await;
+    let quick =
+        Upstream::start(|asked: &Asked| if asked.is("info") { Answer::ok(r#"{"Version":"v1.0.0","New":1}"#) } else { honest(asked) });
+    let quick = quick.await;
+    let mut patient = config(&[&slow]);
+    patient.upstreams[0].timeouts.idle = PATIENCE;
+    let stage = Stage::start(&patient).await;
+    let change = async {
+        eventually("the download", async || !slow.take_seen().is_empty()).await;
+        stage.configure(&config(&[&quick]));
+        eventually("the other upstream", async || stage.log().contains("configuration reloaded")).await;
+        assert!(stage.tea("v1.0.0.info").await.text().contains("New"));
+        gate.open();
+    };
+    let (old, ()) = tokio::join!(stage.tea("v1.0.0.info"), change);
+    assert!(old.text().contains("Old"), "who asked then has that answer");
+    assert!(stage.tea("v1.0.0.info").await.text().contains("New"));
+    stage.kept("corp.example/!tea/@v/v1.0.0.info").await;
+    assert!(std::fs::read_to_string(stage.path("corp.example/!tea/@v/v1.0.0.info")).unwrap().contains("New"));
+}
+
+#[tokio::test]
 async fn a_malformed_new_credential_or_configuration_keeps_the_old_one_and_counts() {
     let upstream = Upstream::start(|asked: &Asked| {
         if asked.header("authorization") == Some(&header("old")) { honest(asked) } else { Answer::new("401 Unauthorized", "") }

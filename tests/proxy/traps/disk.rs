@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use gomodcache::report::StorageTrouble;
+
+use crate::report::report;
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, zip};
 
@@ -77,17 +80,21 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
     expect_whole(&stage, "v1.2.0").await;
     eventually("the count of what was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 4.0).await;
     assert!(stage.log().contains("can't write the volume"));
+    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::Full));
     upstream.take_seen();
     expect_whole(&stage, "v1.0.0").await;
     assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on");
     assert!(!stage.has("v1.1.0.zip") && !stage.has("v1.2.0.zip"));
     // Also after a restart.
     stage.restart(&config(&[&upstream])).await;
+    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::Full));
     expect_whole(&stage, "v1.0.0").await;
     assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on after a restart");
     expect_whole(&stage, "v1.2.0").await;
     std::fs::remove_file(volume.path().join("ballast")).unwrap();
     std::fs::remove_file(stage.path("corp.example/!tea/@v/v1.0.0.zip")).unwrap();
+    // Though nothing was written since.
+    assert_eq!(report(&stage).await.storage, None);
     expect_whole(&stage, "v1.3.0").await;
     expect_kept(&stage, "v1.3.0").await;
 }
@@ -105,6 +112,7 @@ async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
         expect_whole(&stage, "v1.0.0").await;
         assert_eq!(upstream.take_paths(), Vec::<String>::new());
         expect_whole(&stage, "v1.1.0").await;
+        assert_eq!(report(&stage).await.storage, Some(StorageTrouble::ReadOnly));
         stage.restart(&config(&[&upstream])).await;
     }
     assert!(volume.remount("rw"));

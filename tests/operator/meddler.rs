@@ -24,11 +24,20 @@ use super::process::Process;
 type Answer = Response<UnsyncBoxBody<Bytes, Error>>;
 
 /// Collections that an operator watches in all namespaces.
-const WATCHED: [&str; 7] =
-    ["gomodulecaches", "serviceaccounts", "configmaps", "services", "deployments", "networkpolicies", "persistentvolumeclaims"];
+const WATCHED: [&str; 9] = [
+    "gomodulecaches",
+    "serviceaccounts",
+    "configmaps",
+    "services",
+    "deployments",
+    "networkpolicies",
+    "persistentvolumeclaims",
+    "poddisruptionbudgets",
+    "pods",
+];
 
 /// A proxy; it ends with the test.
-pub(crate) struct Proxy {
+pub(crate) struct Meddler {
     state: Arc<State>,
     /// For the operator behind it.
     pub(crate) kubeconfig: String,
@@ -49,7 +58,7 @@ struct State {
     played: Mutex<HashMap<&'static str, usize>>,
 }
 
-impl Proxy {
+impl Meddler {
     /// For one namespace, with the power of this account.
     pub(crate) async fn start(mut account: Config, namespace: &str, seed: u64) -> Self {
         account.default_retry = false;

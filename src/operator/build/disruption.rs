@@ -1,0 +1,36 @@
+//! The PodDisruptionBudget: only for several pods. For a single one it would either mean nothing or hold up every drain.
+
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{Validated, owned, selector};
+use crate::api::AccessMode;
+
+/// What is to be of the budget.
+pub(crate) enum Budget {
+    /// It never was: with this access mode, which can't change, there is one pod.
+    Impossible,
+    /// It may be there from a time of more pods.
+    Unwanted(ObjectMeta),
+    /// It is to be.
+    Wanted(PodDisruptionBudget),
+}
+
+pub(super) fn build(cache: &Validated) -> Budget {
+    let spec = &cache.cache.spec;
+    let metadata = owned(cache, &cache.names.proxy);
+    match (spec.storage.access_mode, spec.replicas) {
+        (AccessMode::ReadWriteOnce, _) => Budget::Impossible,
+        (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted(metadata),
+        (AccessMode::ReadWriteMany, _) => Budget::Wanted(PodDisruptionBudget {
+            metadata,
+            spec: Some(PodDisruptionBudgetSpec {
+                max_unavailable: Some(IntOrString::Int(1)),
+                selector: Some(LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() }),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            ..PodDisruptionBudget::default()
+        }),
+    }
+}

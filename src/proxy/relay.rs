@@ -1,0 +1,86 @@
+//! The checksum database, relayed to clients: they check every answer themselves, so what they may see and what the cache
+//! may keep are two questions. What a proof has checked is kept for ever; the rest passes through. Only without the
+//! database's key, when nothing can be checked, everything is kept.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+
+use super::cache::{Answer, Cache, not_found, outcome_of};
+use super::labels::Outcome;
+use super::memory::Hot;
+use super::verify::missing;
+use crate::gomod::{Request, SumdbPath};
+use crate::source::{Chain, FetchError};
+use crate::sumdb::{self, Database, Missing};
+
+impl Cache {
+    /// Answers a request below `/sumdb/`.
+    pub(super) async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str) -> (Answer, Outcome) {
+        let chain = self.live.chain();
+        let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
+            return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
+        };
+        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now())));
+        let verify = self.live.verify();
+        match (&asked, verify.database()) {
+            (SumdbPath::Supported, _) => (uncached(Bytes::new()), Outcome::Hit),
+            (SumdbPath::Latest, _) => match chain.fetch_sumdb("latest").await {
+                Ok(bytes) => (uncached(bytes), Outcome::Miss),
+                Err(error) => failed(error),
+            },
+            // A look-up would name the module to the database, and so to the world.
+            (SumdbPath::Lookup(module, _), _) if verify.is_private(module) => (Answer::Error(FetchError::Private), Outcome::Error),
+            (_, Some(database)) => {
+                let (relayed, outcome) = relay(database, &chain, &asked).await;
+                match relayed {
+                    Ok((bytes, true)) => {
+                        let file = self.store.sumdb_path(name, &asked.escaped());
+                        (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file))), outcome)
+                    }
+                    Ok((bytes, false)) => (uncached(bytes), outcome),
+                    Err(error) => failed(error),
+                }
+            }
+            (_, None) => self.answer_immutable(request, self.store.sumdb_path(name, &asked.escaped())).await,
+        }
+    }
+}
+
+async fn relay(database: &Database, chain: &Arc<Chain>, asked: &SumdbPath) -> (Result<(Bytes, bool), FetchError>, Outcome) {
+    let upstream_was_asked = AtomicBool::new(false);
+    // The database's own words, which tell an outage from a bad credential; whoever waits for another's question has none.
+    let cause = Mutex::new(None);
+    let ask = |path: String| {
+        upstream_was_asked.store(true, Ordering::Relaxed);
+        let (chain, cause) = (Arc::clone(chain), &cause);
+        async move {
+            let fetched = chain.fetch_sumdb(&path).await;
+            fetched.map_err(|error| {
+                let missing = missing(&error);
+                *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                missing
+            })
+        }
+        .boxed()
+    };
+    let relayed = database.relay(asked, &ask).await.map_err(|error| {
+        let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (error, cause) {
+            (Missing::Dishonest(reason), _) => chain.verification_fault(format!("the checksum database can't be believed: {reason}")),
+            (_, Some(cause)) => cause,
+            (Missing::Unknown, None) => not_found("not found: the checksum database does not know it\n"),
+            (Missing::Unavailable(reason), None) => chain.unavailable_fault(reason),
+        }
+    });
+    let outcome = if upstream_was_asked.into_inner() { Outcome::Miss } else { Outcome::Hit };
+    (relayed, outcome)
+}
+
+fn failed(error: FetchError) -> (Answer, Outcome) {
+    let outcome = outcome_of(&error);
+    (Answer::Error(error), outcome)
+}

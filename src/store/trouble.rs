@@ -1,0 +1,52 @@
+//! Whether the volume takes nothing new. A failed write says so first; whether it is still so is asked of the volume itself,
+//! since after a full disk nobody may write for hours.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use super::{is_exhausted, new_temp};
+use crate::report::StorageTrouble;
+
+/// With less of the volume free, a small file that still fits proves nothing: the part is one in so many.
+const ROOM: u64 = 20;
+
+/// Whether a write has failed since the volume was last found to be well.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(AtomicBool);
+
+impl Trouble {
+    /// Takes note of an error, if it is one of a volume that takes no more.
+    pub(super) fn note(&self, error: &io::Error) {
+        if is_exhausted(error) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What is wrong now. Asks the volume only after a failed write. Blocks.
+    pub(super) fn look(&self, tmp: &Path) -> Option<StorageTrouble> {
+        if !self.0.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now = trouble_of(tmp);
+        self.0.store(now.is_some(), Ordering::Relaxed);
+        now
+    }
+}
+
+fn trouble_of(tmp: &Path) -> Option<StorageTrouble> {
+    let volume = statvfs(tmp).ok();
+    if volume.as_ref().is_some_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return Some(StorageTrouble::ReadOnly);
+    }
+    if volume.as_ref().is_some_and(|volume| volume.f_bavail < volume.f_blocks / ROOM) {
+        return Some(StorageTrouble::Full);
+    }
+    match new_temp(tmp) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(StorageTrouble::ReadOnly),
+        Err(error) if is_exhausted(&error) => Some(StorageTrouble::Full),
+        _ => None,
+    }
+}
