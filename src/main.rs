@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use gomodcache::{api, operator, proxy, telemetry, verify};
@@ -82,6 +83,21 @@ struct OperatorArgs {
     /// Send a Secret to any host, without the annotation gomodcache.io/hosts on it.
     #[arg(long)]
     allow_secrets_without_hosts: bool,
+    /// How long other operators wait for a leader that is silent; whole seconds.
+    #[arg(long, env = "GOMODCACHE_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+    /// How long a leader goes on without having renewed its lease.
+    #[arg(long, env = "GOMODCACHE_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
+    renew_deadline: Duration,
+    /// How long between two attempts to get or renew the lease.
+    #[arg(long, env = "GOMODCACHE_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
+    retry_period: Duration,
+}
+
+/// Such as 15s or 700ms.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| format!("{text} is no duration such as 15s or 700ms"))?;
+    Duration::try_from(parsed).map_err(|_| format!("{text} is negative"))
 }
 
 #[tokio::main]
@@ -136,6 +152,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 proxy_image: args.proxy_image,
                 name_servers: args.name_servers,
                 require_host_annotation: !args.allow_secrets_without_hosts,
+                election: operator::Timing { lease: args.lease_duration, renew: args.renew_deadline, retry: args.retry_period },
             };
             operator::run(settings, telemetry::on_signal()?).await?;
         }

@@ -71,6 +71,10 @@ pub struct GoModuleCacheSpec {
     /// Where the pods run, and with what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+    /// Nothing of this cache is made, changed or repaired; its status goes on telling the truth. The condition Paused says what
+    /// waits, and while something does, observedGeneration stays at what was carried out last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 impl GoModuleCacheSpec {

@@ -17,7 +17,7 @@ pub struct GoModuleCacheStatus {
     /// What is in force after the operator's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
-    /// Ready, Available, StorageReady, CredentialsReady, EgressReady and ConfigurationApplied.
+    /// Ready, Available, StorageReady, CredentialsReady, EgressReady and ConfigurationApplied; Paused on a paused cache only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The hosts that the proxy may reach.

@@ -41,6 +41,10 @@ pub(crate) struct Applied {
     pub conflicts: Vec<String>,
     /// Objects that the API server refused, as `Kind name: its sentence`.
     pub refused: Vec<String>,
+    /// Objects that were held back because the cache is paused, as `Kind name`.
+    pub pending: Vec<String>,
+    /// Nothing may be written for this cache but its status.
+    pub paused: bool,
 }
 
 /// Whether this cache is the controller of an object.
@@ -56,13 +60,21 @@ fn may_adopt(meta: &ObjectMeta, cache: &str, uid: &str) -> bool {
     !foreign && label(MANAGED_BY.0) == Some(MANAGED_BY.1) && label(INSTANCE) == Some(cache)
 }
 
-/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last.
+/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last. Paused, it only looks
+/// what there would be to write.
 ///
 /// # Errors
 /// The API server's; what was written stays and the next attempt goes on from there.
-pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: &str, prepared: Prepared) -> Result<Applied, kube::Error> {
+pub(crate) async fn apply(
+    client: &Client,
+    metrics: &Metrics,
+    cache: &str,
+    uid: &str,
+    paused: bool,
+    prepared: Prepared,
+) -> Result<Applied, kube::Error> {
     let Prepared { account, policy, config, credentials, claim, service, admin, env, published, budget, deployment } = prepared;
-    let mut step = Step { client, metrics, uid, conflicts: Vec::new(), refused: Vec::new(), lacking: false };
+    let mut step = Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
     step.one(&account, owned).await?;
     step.one(&policy, owned).await?;
@@ -80,29 +92,38 @@ pub(crate) async fn apply(client: &Client, metrics: &Metrics, cache: &str, uid: 
     // Pods without their own policy or with someone else's configuration are worse than none.
     let published = step.publish(published).await?;
     let deployment = if step.conflicts.is_empty() && !step.lacking { step.one(&deployment, owned).await? } else { None };
-    Ok(Applied { deployment, config, credentials, claim, published, conflicts: step.conflicts, refused: step.refused })
+    let Step { conflicts, refused, pending, .. } = step;
+    Ok(Applied { deployment, config, credentials, claim, published, conflicts, refused, pending, paused })
 }
 
 struct Step<'a> {
     client: &'a Client,
     metrics: &'a Metrics,
     uid: &'a str,
+    paused: bool,
     conflicts: Vec<String>,
     refused: Vec<String>,
+    pending: Vec<String>,
     /// Something was refused that does not exist either; a refused change leaves what was there before.
     lacking: bool,
 }
 
 impl Step<'_> {
     /// What others do in their namespaces is no concern of the cache itself: it is neither its conflict nor its refusal.
-    async fn publish(&self, published: Vec<ConfigMap>) -> Result<Vec<ClientNamespace>, kube::Error> {
+    async fn publish(&mut self, published: Vec<ConfigMap>) -> Result<Vec<ClientNamespace>, kube::Error> {
         let mut states = Vec::new();
         for env in published {
-            let Step { client, metrics, uid, .. } = *self;
-            let mut abroad = Step { client, metrics, uid, conflicts: Vec::new(), refused: Vec::new(), lacking: false };
+            let Step { client, metrics, uid, paused, .. } = *self;
+            let mut abroad =
+                Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
             let labels = env.metadata.labels.clone().unwrap_or_default();
             let label = |meta: &ObjectMeta, key: &str| meta.labels.as_ref().and_then(|all| all.get(key)) == labels.get(key);
             abroad.one(&env, |meta| label(meta, MANAGED_BY.0) && label(meta, ENV_FROM)).await?;
+            if !abroad.pending.is_empty() {
+                let namespace = env.metadata.namespace.unwrap_or_default();
+                self.pending.extend(abroad.pending.into_iter().map(|object| format!("{object} in namespace {namespace}")));
+                continue;
+            }
             let state = match (abroad.conflicts.is_empty(), abroad.refused.is_empty()) {
                 (false, _) => ClientNamespaceState::NameConflict,
                 (true, false) => ClientNamespaceState::Refused,
@@ -114,13 +135,17 @@ impl Step<'_> {
     }
 
     /// Deletes what is ours and no longer wanted.
-    async fn remove<K>(&self, namespace: &str, name: &str) -> Result<(), kube::Error>
+    async fn remove<K>(&mut self, namespace: &str, name: &str) -> Result<(), kube::Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let stored = api.get_opt(name).await?;
         match stored.as_ref().map(Resource::meta).filter(|meta| is_ours(meta, self.uid) && meta.deletion_timestamp.is_none()) {
+            Some(_) if self.paused => {
+                self.pending.push(format!("{} {name}, to be deleted", K::kind(&())));
+                Ok(())
+            }
             Some(meta) => delete(&api, self.metrics, meta).await,
             None => Ok(()),
         }
@@ -147,18 +172,24 @@ impl Step<'_> {
                 return Ok(Some(stored.clone()));
             }
             let value = serde_json::to_value(stored).map_err(kube::Error::SerdeError)?;
-            if let Some(mut undo) = additions(&value, &body) {
+            let undo = additions(&value, &body);
+            if undo.is_none() && holds(&value, &body) {
+                return Ok(Some(stored.clone()));
+            }
+            if let Some(mut undo) = undo.filter(|_| !self.paused) {
                 undo.insert("metadata".to_owned(), json!({"uid": stored.meta().uid}));
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&undo)).await?;
                 self.metrics.write("patch", &K::kind(&()));
                 tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "undid additions of others");
-            } else if holds(&value, &body) {
-                return Ok(Some(stored.clone()));
             }
             if let (Some(meta), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), &stored.meta().uid) {
                 meta.insert("uid".to_owned(), json!(uid));
             }
             params = params.force();
+        }
+        if self.paused {
+            self.pending.push(format!("{} {name}", K::kind(&())));
+            return Ok(stored);
         }
         // Without force a foreign object that appears in between is a conflict and not ours by accident.
         let result = match api.patch(name, &params, &Patch::Apply(&body)).await {

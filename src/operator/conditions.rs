@@ -18,6 +18,9 @@ pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verd
         if let Some(refused) = refused(applied).filter(|_| claim_was_refused(applied)) {
             return refused;
         }
+        if applied.conflicts.is_empty() && !applied.pending.is_empty() {
+            return (false, "Paused", format!("PersistentVolumeClaim {name} does not exist, and spec.paused keeps it from being made"));
+        }
         return (false, "ClaimMismatch", format!("PersistentVolumeClaim {name} belongs to someone else: rename it or this cache"));
     };
     if claim.metadata.deletion_timestamp.is_some() {

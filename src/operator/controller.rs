@@ -1,8 +1,8 @@
-//! The loop round the reconcile: watches, back-off, readiness and shutdown.
+//! The loop round the reconcile: watches, back-off and a heartbeat.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -10,51 +10,55 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, Serv
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
-use prometheus::Registry;
+use kube::{Api, Resource, ResourceExt};
+use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{ENV_FROM, INSTANCE, MANAGED_BY};
-use super::defaults::Defaults;
-use super::egress::{Egress, Resolver};
-use super::metrics::Metrics;
-use super::reports::Reports;
-use super::watched::Watched;
-use super::{Context, Error, ReconcileError, Settings};
+use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
-use crate::telemetry::{Health, serve_admin};
+use crate::telemetry::Health;
 
 /// An object that may not decode: then it is that object's problem and not the watch's.
 type Guarded = DeserializeGuard<GoModuleCache>;
 
+/// The name of no object. Asked for again and again, the loop answers that there is none: so it lives. It says nothing about
+/// the API server, which it does not ask.
+const HEARTBEAT: &str = "-";
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(10);
+/// Failing watches hold up the queue for up to [`RETRY`] each, in the worst case one after the other.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(120);
+/// The longest wait before watches that failed are tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 struct Loop {
     context: Context,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
 }
 
-pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let defaults = Defaults::parse(&settings.goproxy, &settings.gosumdb, &settings.redirect_hosts)?;
-    let egress = Egress::new(Resolver::new(&settings.name_servers)?);
-    let registry = Registry::new();
-    let metrics = Metrics::new(&registry)?;
-    let health = Health::default();
-    let listener = tokio::net::TcpListener::bind(settings.admin_listen).await?;
-    let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
-    let client = Client::try_default().await?;
-    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gomodcache-system".to_owned());
-    let (watched, reports) = (Watched::default(), Reports::new()?);
-    let context = Context { client: client.clone(), metrics, egress, watched, reports, defaults, settings, namespace };
-    let state = Arc::new(Loop { context, failures: Mutex::default() });
+/// Failures in a row, of one generation: a change by the user begins anew.
+struct Failures {
+    generation: Option<i64>,
+    count: u32,
+    last: Instant,
+}
 
+/// How long the failures of an object are remembered that no longer fails, and perhaps no longer exists.
+const FORGET: Duration = Duration::from_secs(300);
+
+/// Watches and reconciles until the token is cancelled and what was under way has ended.
+pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
+    let client = context.client.clone();
+    let state = Arc::new(Loop { context, failures: Mutex::default() });
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
     let (pods, namespaces) = (state.context.watched.follow_pods(&client), state.context.watched.follow_namespaces(&client));
-    let caches = Api::<Guarded>::all(client.clone());
-    let controller = Controller::new(caches.clone(), watcher::Config::default())
+    let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
+    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
         .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
         .owns(Api::<Service>::all(client.clone()), ours.clone())
@@ -68,25 +72,37 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
             Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
         })
         // By label and not by owner: under Retain a claim has none.
-        .watches(Api::<PersistentVolumeClaim>::all(client.clone()), ours, |claim| by_label(&claim.metadata))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
-    let ready = tokio::spawn(await_api_server(caches, health));
+        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| by_label(&claim.metadata))
+        .reconcile_on(beat)
+        .trigger_backoff(StreamRetry::default())
+        .graceful_shutdown_on(shutdown.cancelled_owned());
     let (store, shared) = (controller.store(), Arc::clone(&state));
     let Context { client, metrics, watched, .. } = &shared.context;
-    let reconciling = controller.run(reconcile, on_error, state).for_each(|result| async move {
-        if let Err(error) = result {
-            tracing::debug!(%error, "controller");
+    let listed = async {
+        // Until then the loop waits, for as long as the API server is away.
+        if store.wait_until_ready().await.is_ok() {
+            health.expect_beat(HEARTBEAT_LIMIT);
+        }
+        std::future::pending::<()>().await;
+    };
+    let work = controller.run(reconcile, on_error, state).for_each(|result| async {
+        match result {
+            Err(kube::runtime::controller::Error::ObjectNotFound(object)) if object.name == HEARTBEAT => {
+                health.expect_beat(HEARTBEAT_LIMIT);
+                let known = store.state();
+                let statuses = known.iter().filter_map(|cache| cache.0.as_ref().ok()?.status.as_ref());
+                metrics.conditions(known.len(), statuses.flat_map(|status| &status.conditions));
+            }
+            Err(error) => tracing::debug!(%error, "controller"),
+            Ok(_) => {}
         }
     });
     tokio::select! {
-        () = reconciling => {}
+        () = work => {}
+        () = listed => {}
         () = super::sweep::run(client, metrics, &store, watched) => {}
     }
-    ready.abort();
-    if let Ok(served) = admin.await {
-        served?;
-    }
-    Ok(())
+    health.expect_no_beat();
 }
 
 /// The cache that a label names.
@@ -95,14 +111,23 @@ fn by_label(meta: &ObjectMeta) -> Option<ObjectRef<Guarded>> {
     Some(ObjectRef::new(cache).within(meta.namespace.as_ref()?))
 }
 
-/// Ready means: the API server serves our kind to us. Not "the first list is in the store": with no cache in the cluster
-/// that was never reported, and a Deployment without caches must become available too.
-async fn await_api_server(caches: Api<Guarded>, health: Health) {
-    while let Err(error) = caches.list_metadata(&ListParams::default().limit(1)).await {
-        tracing::warn!(%error, "waiting for the API server to serve GoModuleCache objects; is the CRD installed?");
-        tokio::time::sleep(Duration::from_secs(2)).await;
+/// From half a second to [`RETRY`], with jitter.
+#[derive(Default)]
+struct StreamRetry(u32);
+
+impl Iterator for StreamRetry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = self.0.saturating_add(1);
+        Some(backoff(self.0, rand::random::<f64>()).min(RETRY))
     }
-    health.set_ready(true);
+}
+
+impl Backoff for StreamRetry {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
 }
 
 async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, ReconcileError> {
@@ -111,6 +136,7 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
         Err(invalid) => {
             tracing::warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "undecodable");
             state.context.metrics.reconcile("undecodable");
+            state.context.events.undecodable(&invalid.metadata, &invalid.error).await;
             return Ok(Action::await_change());
         }
     };
@@ -118,10 +144,15 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
     if cache.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let begun = Instant::now();
     let work = Box::pin(super::reconcile(&state.context, cache));
     let next = tokio::time::timeout(Duration::from_secs(60), work).await.map_err(|_elapsed| ReconcileError::TimedOut)??;
+    state.context.metrics.reconciled_in(begun.elapsed());
     state.context.metrics.reconcile("ok");
-    state.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(&object));
+    let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    failures.remove(&key(&object));
+    state.context.metrics.backing_off(failures.len());
+    drop(failures);
     Ok(next.map_or_else(Action::await_change, |wait| Action::requeue(wait.mul_f64(0.85 + 0.15 * rand::random::<f64>()))))
 }
 
@@ -130,9 +161,29 @@ fn on_error(object: Arc<Guarded>, error: &ReconcileError, state: Arc<Loop>) -> A
     tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "reconcile failed");
     state.context.metrics.reconcile("error");
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = failures.entry(key(&object)).or_default();
-    *count = count.saturating_add(1);
-    Action::requeue(backoff(*count, rand::random::<f64>()))
+    failures.retain(|_, failures| failures.last.elapsed() < FORGET);
+    let count = count(&mut failures, key(&object), object.meta().generation);
+    state.context.metrics.backing_off(failures.len());
+    let asked = retry_after(error);
+    Action::requeue(backoff(count, rand::random::<f64>()).max(asked))
+}
+
+fn count(failures: &mut HashMap<String, Failures>, key: String, generation: Option<i64>) -> u32 {
+    let new = || Failures { generation, count: 0, last: Instant::now() };
+    let entry = failures.entry(key).or_insert_with(new);
+    if entry.generation != generation {
+        *entry = new();
+    }
+    entry.count = entry.count.saturating_add(1);
+    entry.last = Instant::now();
+    entry.count
+}
+
+/// What the API server asked for with 429 or 503, up to a minute.
+fn retry_after(error: &ReconcileError) -> Duration {
+    let ReconcileError::Api(kube::Error::Api(status)) = error else { return Duration::ZERO };
+    let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    Duration::from_secs(u64::from(seconds)).min(Duration::from_secs(60))
 }
 
 fn key(object: &Guarded) -> String {
@@ -147,6 +198,8 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
 
     #[test]
@@ -155,5 +208,28 @@ mod tests {
         assert_eq!(backoff(2, 0.0), Duration::from_secs(1));
         assert_eq!(backoff(u32::MAX, 0.0), Duration::from_secs(60));
         assert_eq!(backoff(2, 1.0), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn failures_are_counted_until_the_user_changes_the_object() {
+        let mut failures = HashMap::new();
+        let counts = [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2)];
+        for (generation, expected) in counts {
+            assert_eq!(count(&mut failures, "a/b".to_owned(), Some(generation)), expected);
+        }
+        assert_eq!(count(&mut failures, "a/c".to_owned(), Some(2)), 1);
+    }
+
+    #[test]
+    fn what_the_api_server_asks_for_is_waited_for_up_to_a_minute() {
+        let asked = |seconds: u32| {
+            let details = serde_json::json!({"retryAfterSeconds": seconds});
+            let details = serde_json::from_value(details).map_err(kube::Error::SerdeError)?;
+            let status = Status { code: 429, details: Some(details), ..Status::default() };
+            Ok::<_, kube::Error>(retry_after(&ReconcileError::Api(kube::Error::Api(Box::new(status)))))
+        };
+        assert!(asked(7).is_ok_and(|wait| wait == Duration::from_secs(7)));
+        assert!(asked(u32::MAX).is_ok_and(|wait| wait == Duration::from_secs(60)));
+        assert_eq!(retry_after(&ReconcileError::TimedOut), Duration::ZERO);
     }
 }

@@ -1,12 +1,21 @@
 //! What the operator counts.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// The operator's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     reconciles: IntCounterVec,
     writes: IntCounterVec,
+    leader: IntGauge,
+    durations: Histogram,
+    caches: IntGauge,
+    conditions: IntGaugeVec,
+    backing_off: IntGauge,
 }
 
 impl Metrics {
@@ -21,15 +30,66 @@ impl Metrics {
             Opts::new("gomodcache_operator_build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION")),
         )?;
         info.set(1);
+        let leader = IntGauge::new("gomodcache_operator_leader", "1 while this operator leads.")?;
+        registry.register(Box::new(leader.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(writes.clone()))?;
         registry.register(Box::new(info))?;
-        Ok(Self { reconciles, writes })
+        let buckets = vec![0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+        let durations = Histogram::with_opts(
+            HistogramOpts::new("gomodcache_operator_reconcile_duration_seconds", "Seconds of a successful reconcile.").buckets(buckets),
+        )?;
+        registry.register(Box::new(durations.clone()))?;
+        let caches = IntGauge::new("gomodcache_operator_caches", "GoModuleCache objects that the leader watches.")?;
+        registry.register(Box::new(caches.clone()))?;
+        let conditions = IntGaugeVec::new(
+            Opts::new("gomodcache_operator_cache_conditions", "GoModuleCache objects by condition and status."),
+            &["condition", "status"],
+        )?;
+        registry.register(Box::new(conditions.clone()))?;
+        let backing_off = IntGauge::new("gomodcache_operator_backing_off", "Objects whose last reconcile failed and that wait.")?;
+        registry.register(Box::new(backing_off.clone()))?;
+        Ok(Self { reconciles, writes, leader, durations, caches, conditions, backing_off })
     }
 
     /// One reconcile ended.
     pub(crate) fn reconcile(&self, outcome: &str) {
         self.reconciles.with_label_values(&[outcome]).inc();
+    }
+
+    /// Whether this operator leads.
+    pub(crate) fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// One reconcile succeeded.
+    pub(crate) fn reconciled_in(&self, duration: Duration) {
+        self.durations.observe(duration.as_secs_f64());
+    }
+
+    /// So many objects wait after a failure.
+    pub(crate) fn backing_off(&self, count: usize) {
+        self.backing_off.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// All objects and all their conditions. Types and statuses are the operator's own words, so they are few.
+    pub(crate) fn conditions<'a>(&self, caches: usize, conditions: impl Iterator<Item = &'a Condition>) {
+        self.caches.set(i64::try_from(caches).unwrap_or(i64::MAX));
+        let mut counts: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for condition in conditions {
+            *counts.entry((&condition.type_, &condition.status)).or_default() += 1;
+        }
+        self.conditions.reset();
+        for ((condition, status), count) in counts {
+            self.conditions.with_label_values(&[condition, status]).set(count);
+        }
+    }
+
+    /// This operator no longer knows of any object.
+    pub(crate) fn forget(&self) {
+        self.caches.set(0);
+        self.conditions.reset();
+        self.backing_off.set(0);
     }
 
     /// One object was written.

@@ -11,8 +11,13 @@ mod credentials;
 pub mod defaults;
 mod dereference;
 mod egress;
+mod events;
+mod lease;
 mod metrics;
+mod paused;
+mod probe;
 mod reports;
+mod run;
 mod sweep;
 mod update_status;
 mod validate;
@@ -23,6 +28,8 @@ use std::time::Duration;
 
 use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
+
+pub use lease::Timing;
 
 use crate::api::GoModuleCache;
 
@@ -43,6 +50,8 @@ pub struct Settings {
     pub name_servers: Vec<SocketAddr>,
     /// Whether a Secret is used only for the hosts that its annotation names.
     pub require_host_annotation: bool,
+    /// How long a lead lasts; see [`Timing::check`].
+    pub election: Timing,
 }
 
 /// Why the operator could not start or go on.
@@ -54,6 +63,9 @@ pub enum Error {
     /// No way to the API server.
     #[error("can't use the API server: {0}")]
     Client(#[from] kube::Error),
+    /// The times of the leader election.
+    #[error("{0}")]
+    Election(String),
     /// The command line's GOPROXY or GOSUMDB.
     #[error(transparent)]
     Defaults(#[from] defaults::DefaultsError),
@@ -82,6 +94,7 @@ enum ReconcileError {
 struct Context {
     client: Client,
     metrics: metrics::Metrics,
+    events: events::Events,
     egress: egress::Egress,
     watched: watched::Watched,
     reports: reports::Reports,
@@ -95,19 +108,21 @@ struct Context {
 /// # Errors
 /// The settings can't be used, or there is no API server to talk to.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    controller::run(settings, shutdown).await
+    run::run(settings, shutdown).await
 }
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, egress, watched, reports, defaults, settings, namespace: operator_namespace } = context;
+    let Context { client, metrics, events, egress, watched, reports, defaults, settings, namespace: operator_namespace } = context;
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
     let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
     let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
         Ok(valid) => valid,
         Err(fault) => {
-            update_status::update_status(client, metrics, cache, update_status::invalid(cache, fault.to_string())).await?;
+            let status = update_status::invalid(cache, fault.to_string());
+            update_status::update_status(client, metrics, cache, status.clone()).await?;
+            events.tell(cache, &status).await;
             return Ok(None);
         }
     };
@@ -130,10 +145,12 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         || format!("{:032x}", rand::random::<u128>()),
     );
     let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
-    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, prepared)).await?;
+    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
     let survey = Box::pin(reports.survey(client, metrics, watched, &uid, &applied)).await?;
     let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);
-    update_status::update_status(client, metrics, cache, status).await?;
+    let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
+    update_status::update_status(client, metrics, cache, status.clone()).await?;
+    events.tell(cache, &status).await;
 
     Ok(Some(next_look(!valid.wanted.is_empty(), [resolved.next, survey.next])))
 }

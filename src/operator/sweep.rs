@@ -50,13 +50,17 @@ fn is_wanted(env: &ConfigMap, namespace: &str, caches: &Store<DeserializeGuard<G
     let asked = env.labels().get(ENV_FROM);
     let Some((cache_namespace, name)) = asked.and_then(|asked| asked.split_once('.')) else { return false };
     let asks = watched.namespaces.get(&ObjectRef::new(namespace)).is_some_and(|namespace| namespace.labels().get(ENV_FROM) == asked);
-    let lists = caches.get(&ObjectRef::new(name).within(cache_namespace)).is_some_and(|guarded| match &guarded.0 {
-        Ok(cache) => {
-            let is_it = cache.metadata.uid.as_ref() == env.labels().get(ENV_CACHE_UID) && cache.metadata.deletion_timestamp.is_none();
-            is_it && cache.spec.listed_namespaces(cache_namespace).any(|listed| listed == namespace)
-        }
+    let guarded = caches.get(&ObjectRef::new(name).within(cache_namespace));
+    let cache = match guarded.as_deref().map(|guarded| &guarded.0) {
+        Some(Ok(cache)) => cache,
         // Nobody knows what it wants.
-        Err(_) => true,
-    });
+        Some(Err(_)) => return asks && env.name_any() == Names::new(name).env,
+        None => return false,
+    };
+    let is_it = cache.metadata.uid.as_ref() == env.labels().get(ENV_CACHE_UID) && cache.metadata.deletion_timestamp.is_none();
+    if is_it && cache.spec.paused {
+        return true;
+    }
+    let lists = is_it && cache.spec.listed_namespaces(cache_namespace).any(|listed| listed == namespace);
     asks && lists && env.name_any() == Names::new(name).env
 }

@@ -12,6 +12,7 @@ use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::metrics::Metrics;
+use super::paused::PAUSED;
 use super::reports::{self, Survey};
 use super::validate::Validated;
 use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
@@ -124,7 +125,7 @@ pub(crate) fn invalid(cache: &GoModuleCache, message: String) -> GoModuleCacheSt
     let mut status = cache.status.clone().unwrap_or_default();
     let generation = cache.meta().generation;
     let ready = condition("Ready", (false, "InvalidSpec", message), generation, &status.conditions, &Time(Timestamp::now()));
-    status.conditions.retain(|c| c.type_ != "Ready");
+    status.conditions.retain(|c| c.type_ != "Ready" && (c.type_ != PAUSED || cache.spec.paused));
     status.conditions.insert(0, ready);
     status.observed_generation = generation;
     status

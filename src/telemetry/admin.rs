@@ -1,7 +1,8 @@
 //! The admin address: `/livez`, `/readyz` and `/metrics`, never on the address that clients use.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -12,16 +13,34 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Readiness, shared between the work and the admin server. Liveness is that the server answers.
+/// Readiness and liveness, shared between the work and the admin server.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     ready: Arc<AtomicBool>,
+    /// When the work counts as dead unless it is heard of. None: that the admin server answers is enough.
+    deadline: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Health {
     /// Says whether `/readyz` answers 200.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The work lives; it is dead if it does not say so again in this time.
+    pub fn expect_beat(&self, within: Duration) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + within);
+    }
+
+    /// The work is over, or waits for something outside.
+    pub fn expect_no_beat(&self) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What `/livez` answers.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|deadline| Instant::now() < deadline)
     }
 
     /// What `/readyz` answers.
@@ -43,12 +62,16 @@ pub async fn serve_admin(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state((registry, health))
         .merge(more);
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+async fn livez(State((_, health)): State<(Registry, Health)>) -> impl IntoResponse {
+    if health.is_live() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "the work has stopped\n") }
 }
 
 async fn readyz(State((_, health)): State<(Registry, Health)>) -> impl IntoResponse {

@@ -151,7 +151,7 @@ fn b2_the_cache_reaches_its_upstream_and_another_address_only_without_the_policy
     kubectl_ok(&["-n", "build", "delete", "networkpolicy", "ci-proxy"]);
     eventually("without the policy the address is reachable", forbidden);
 
-    kubectl_ok(&["-n", "gomodcache-system", "scale", "deployment/gomodcache-operator", "--replicas=1"]);
+    kubectl_ok(&["-n", "gomodcache-system", "scale", "deployment/gomodcache-operator", "--replicas=2"]);
     eventually("the policy is back and the address is not reachable", || !forbidden());
     assert!(allowed(), "the cache can't reach its upstream any more");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -18,8 +18,8 @@ pub(crate) struct Account {
     /// Whoever holds this file is the operator; it is removed when the operator ends.
     pub(crate) kubeconfig: String,
     config: Config,
-    /// The role as shipped.
-    pub(crate) role: Value,
+    /// The roles as shipped: the cluster's, and the one for the operator's own namespace.
+    pub(crate) roles: [Value; 2],
 }
 
 /// The namespace and, for what has none, the name of everything made here.
@@ -36,7 +36,8 @@ pub(crate) async fn make(admin: &Client) -> Account {
 
     let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml")).unwrap();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
-    let [mut account, mut role, mut binding]: [Value; 3] = documents.try_into().expect("an account, a role and a binding");
+    let [mut account, mut role, mut binding, own_role, _]: [Value; 5] =
+        documents.try_into().expect("an account and two roles with bindings");
     account["metadata"]["namespace"] = json!(name);
     role["metadata"]["name"] = json!(name);
     binding["metadata"]["name"] = json!(name);
@@ -52,12 +53,13 @@ pub(crate) async fn make(admin: &Client) -> Account {
     super::admission::make(admin, &name, &user).await;
     let lifetime = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: lifetime, ..TokenRequest::default() };
+    grant_the_lease(admin, &name).await;
     let token = accounts.create_token_request(&account_name, &PostParams::default(), &request).await.unwrap().status.unwrap().token;
     let kubeconfig = kubeconfig(&token);
     let path = format!("{}/operator-{}.kubeconfig", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     write_private(&path, &serde_json::to_string(&kubeconfig).unwrap());
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    let made = Account { user, kubeconfig: path, config, role };
+    let made = Account { user, kubeconfig: path, config, roles: [role, own_role] };
     for _ in 0..100 {
         if made.may("list", "gomodcache.io", "gomodulecaches", "", None).await {
             return made;
@@ -65,6 +67,19 @@ pub(crate) async fn make(admin: &Client) -> Account {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the shipped role did not come into force within 10 s");
+}
+
+/// Lets the account hold a lease in this namespace, as the shipped role lets it in the operator's.
+pub(crate) async fn grant_the_lease(admin: &Client, namespace: &str) {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml")).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
+    let [_, _, _, mut role, mut binding]: [Value; 5] = documents.try_into().unwrap();
+    role["metadata"]["namespace"] = json!(namespace);
+    binding["metadata"]["namespace"] = json!(namespace);
+    binding["subjects"][0]["namespace"] = json!(own_name());
+    let (name, parameters) = (role["metadata"]["name"].as_str().unwrap(), PatchParams::apply("tests").force());
+    Api::<Role>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(&role)).await.unwrap();
+    Api::<RoleBinding>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(&binding)).await.unwrap();
 }
 
 /// The cluster of the tests' own kubeconfig, and the token in place of its user.
@@ -94,6 +109,11 @@ impl Account {
     /// A client of the same power for the test itself; new each time, since a client ends with the test that made it.
     pub(crate) fn client(&self) -> Client {
         Client::try_from(self.config.clone()).unwrap()
+    }
+
+    /// How its clients are made.
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
     }
 
     /// The API server's own answer to whether the operator may do this, in a namespace or in all.

@@ -1,5 +1,13 @@
 //! The real operator binary against a real API server: what it makes, what it leaves alone, what it says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 mod access;
 mod account;
@@ -8,13 +16,19 @@ mod ca_bundles;
 mod clients;
 mod dns;
 mod drift;
+mod fixpoint;
+mod leader;
+mod meddler;
+mod outage;
 mod pods;
+mod process;
 mod proxies;
 mod refused;
 mod reports;
 mod restart;
 mod stage;
 mod storage;
+mod told;
 mod undecodable;
 
 use serde_json::{Value, json};

@@ -6,12 +6,14 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use gomodcache::api;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::account::{self, Account};
+use super::process::{NewOperator, SHORT_LEASE, UPSTREAMS};
 
 /// Tests share the cluster, but for those that change what all would see.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
@@ -25,6 +27,22 @@ enum Share {
 struct Operator {
     process: Mutex<Child>,
     account: Account,
+    name_server: String,
+}
+
+impl Operator {
+    fn tell(&self, line: &[u8]) {
+        self.process.lock().unwrap().stdin.as_mut().unwrap().write_all(line).unwrap();
+    }
+}
+
+/// Starts the operator again when it is dropped.
+pub(crate) struct Stopped(&'static Operator);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.tell(b"start\n");
+    }
 }
 
 /// A namespace of one test.
@@ -32,7 +50,7 @@ pub(crate) struct Stage {
     client: Client,
     pub(crate) namespace: String,
     operator: &'static Operator,
-    _share: Share,
+    share: Share,
 }
 
 /// A fresh namespace with the operator running; nothing without a cluster.
@@ -56,7 +74,7 @@ async fn open(name: &str, share: Share) -> Option<Stage> {
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default().await.expect("a client from KUBECONFIG");
     let operator = OPERATOR.get_or_init(|| start_operator(&client)).await;
-    let stage = Stage { client, namespace: format!("op-{name}-{}", std::process::id()), operator, _share: share };
+    let stage = Stage { client, namespace: format!("op-{name}-{}", std::process::id()), operator, share };
     stage.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": stage.namespace}})).await;
     Some(stage)
 }
@@ -65,31 +83,40 @@ async fn open(name: &str, share: Share) -> Option<Stage> {
 const LOG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/operator-under-test.log");
 
 /// Under the account and role that are shipped. The operator stops when this process ends: its shell waits for the end of
-/// a pipe that this process holds, and then removes what belongs to no test's namespace. A line in the pipe is a crash.
+/// a pipe that this process holds, and then removes what belongs to no test's namespace. A line in the pipe is a signal: after
+/// KILL it is started again, after TERM at the next line.
 async fn start_operator(client: &Client) -> Operator {
-    const UNTIL_THE_END: &str = "\"$@\" & pid=$!; while read -r line; do kill -9 $pid; wait $pid; \"$@\" & pid=$!; done; \
+    const UNTIL_THE_END: &str = "\"$@\" & pid=$!; while read -r signal; do kill -$signal $pid; wait $pid; \
+        [ $signal != TERM ] || read -r start; \"$@\" & pid=$!; done; \
         kill $pid; wait $pid; rm -f \"$KUBECONFIG\"; \
         KUBECONFIG=$ADMIN kubectl delete namespace/$NAME clusterrole/$NAME clusterrolebinding/$NAME \
         validatingadmissionpolicy/$NAME-pods validatingadmissionpolicybinding/$NAME-pods \
         validatingadmissionpolicy/$NAME-deletes validatingadmissionpolicybinding/$NAME-deletes --wait=false >/dev/null 2>&1";
-    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
-    apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
+    install_crd(client).await;
     let account = account::make(client).await;
     super::dns::set("modules.corp.example", "203.0.113.7");
     let name_server = super::dns::serve().to_string();
     let process = Command::new("sh")
         .args(["-c", UNTIL_THE_END, "sh", env!("CARGO_BIN_EXE_gomodcache"), "operator"])
         .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev", "--name-server", &name_server])
-        .args(["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"])
+        .args(UPSTREAMS)
         .env("ADMIN", std::env::var_os("KUBECONFIG").unwrap())
         .env("KUBECONFIG", &account.kubeconfig)
         .env("NAME", account::own_name())
+        .env("POD_NAMESPACE", account::own_name())
+        .env("POD_NAME", "shared")
+        .envs(SHORT_LEASE)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(LOG).unwrap())
         .spawn()
         .expect("the operator starts");
-    Operator { process: Mutex::new(process), account }
+    Operator { process: Mutex::new(process), account, name_server }
+}
+
+async fn install_crd(client: &Client) {
+    let crd: Value = serde_saphyr::from_str(&api::crd_yaml().unwrap()).unwrap();
+    apply_as(&all(client, "CustomResourceDefinition"), &crd).await;
 }
 
 fn all(client: &Client, kind: &str) -> Api<DynamicObject> {
@@ -124,6 +151,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Pod" => ("", "v1", "pods", true),
         "PodDisruptionBudget" => ("policy", "v1", "poddisruptionbudgets", true),
         "ResourceQuota" => ("", "v1", "resourcequotas", true),
+        "Event" => ("events.k8s.io", "v1", "events", true),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1", "customresourcedefinitions", false),
         "GoModuleCache" => ("gomodcache.io", "v1alpha1", "gomodulecaches", true),
         other => panic!("unknown kind {other}"),
@@ -133,10 +161,39 @@ fn resource(kind: &str) -> (ApiResource, bool) {
 
 impl Stage {
     fn api(&self, kind: &str) -> Api<DynamicObject> {
+        self.api_in(&self.namespace, kind)
+    }
+
+    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         match resource(kind) {
-            (resource, true) => Api::namespaced_with(self.client.clone(), &self.namespace, &resource),
+            (resource, true) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             (_, false) => all(&self.client, kind),
         }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) async fn install_crd(&self) {
+        install_crd(&self.client).await;
+    }
+
+    pub(crate) async fn apply_in(&self, namespace: &str, object: &Value) {
+        apply_as(&self.api_in(namespace, object["kind"].as_str().unwrap()), object).await;
+    }
+
+    pub(crate) async fn cache_in(&self, namespace: &str, name: &str, spec: &Value) {
+        let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": name}, "spec": spec});
+        self.apply_in(namespace, &object).await;
+    }
+
+    pub(crate) async fn delete_in(&self, namespace: &str, kind: &str, name: &str) {
+        self.api_in(namespace, kind).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub(crate) async fn list_in(&self, namespace: &str, kind: &str) -> Vec<DynamicObject> {
+        self.api_in(namespace, kind).list(&ListParams::default()).await.unwrap().items
     }
 
     /// Who the operator is and what it may do.
@@ -146,8 +203,28 @@ impl Stage {
 
     /// Kills the operator as a crash would, and starts another.
     pub(crate) fn crash_the_operator(&self) {
-        let mut process = self.operator.process.lock().unwrap();
-        process.stdin.as_mut().unwrap().write_all(b"crash\n").unwrap();
+        self.operator.tell(b"KILL\n");
+    }
+
+    /// Stops the operator in an orderly way until the test ends, so that it can run its own.
+    pub(crate) async fn without_the_operator(&self) -> Stopped {
+        assert!(matches!(self.share, Share::Alone { .. }), "other tests need it");
+        self.operator.tell(b"TERM\n");
+        self.eventually("it does not lead", async || self.leader().await != "shared").await;
+        Stopped(self.operator)
+    }
+
+    /// How to run another operator.
+    pub(crate) fn new_operator(&self) -> NewOperator {
+        NewOperator::new(&self.account().kubeconfig, &self.operator.name_server)
+    }
+
+    /// The pod that holds the lease of the operators' common namespace; empty if none does.
+    pub(crate) async fn leader(&self) -> String {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &account::own_name());
+        let lease = leases.get_opt("gomodcache-operator").await.unwrap();
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
+        holder.split_once('_').map_or(String::new(), |(pod, _)| pod.to_owned())
     }
 
     /// What the operator has logged.

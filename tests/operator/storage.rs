@@ -23,7 +23,7 @@ pub(crate) async fn provide(stage: &Stage, cache: &str, class: &str, size: &str)
 }
 
 /// No node may have the pods of this test, so it says what a kubelet would.
-async fn run_pods(stage: &Stage, cache: &str, address: &str) {
+pub(crate) async fn run_pods(stage: &Stage, cache: &str, address: &str) {
     let pod = own_pod(stage, cache).await;
     make_ready(stage, &pod, address).await;
 }

@@ -40,6 +40,12 @@ async fn an_object_that_does_not_decode_is_logged_by_name_and_holds_up_no_other(
         })
         .await;
 
+    stage
+        .eventually("an event tells it to whoever looks at the object", async || {
+            stage.list("Event").await.iter().any(|event| event.data["regarding"]["name"] == "odd" && event.data["reason"] == "Undecodable")
+        })
+        .await;
+
     // What came before it is still kept, and what comes after it is taken up.
     let uid = stage.get("Service", "old").await.unwrap().metadata.uid;
     stage.delete("Service", "old").await;

@@ -31,7 +31,7 @@ fn every_value_does_something() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let (image, proxy) = (format!("image.digest={digest}"), format!("proxyImage.digest={digest}"));
     // Each with what must be on for it to matter.
-    let settings: [(&str, &[&str]); 25] = [
+    let settings: [(&str, &[&str]); 26] = [
         ("goproxy=https://other.corp.example", &[]),
         ("gosumdb=off", &[]),
         ("redirectHosts={files.corp.example}", &[]),
@@ -45,6 +45,7 @@ fn every_value_does_something() {
         ("proxyImage.repository=other", &[]),
         ("proxyImage.tag=v1", &["proxyImage.repository=other"]),
         (&proxy, &["proxyImage.repository=other"]),
+        ("replicas=1", &[]),
         ("resources.limits.memory=512Mi", &[]),
         ("nodeSelector.pool=system", &[]),
         ("tolerations[0].operator=Exists", &[]),
@@ -106,6 +107,8 @@ fn what_is_required_is_asked_for_with_the_command_that_knows_it() {
 fn a_wrong_value_is_named_with_what_it_must_be() {
     let table = BTreeMap::from([
         ("replicaz=2", "additional properties 'replicaz' not allowed"),
+        ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
+        ("replicas=two", "at '/replicas': got string, want integer"),
         ("image.repo=x", "at '/image': additional properties 'repo' not allowed"),
         ("crds.install=yes", "at '/crds/install': got string, want boolean"),
         ("crds.install=null", "at '/crds': missing property 'install'"),

@@ -156,7 +156,7 @@ impl Reports {
         });
         let mut answers: Vec<Known> = futures::future::join_all(asked).await;
         for (pod, known) in own.iter().zip(&mut answers) {
-            if !known.has(&wanted) && !known.refuses(&wanted) {
+            if !known.has(&wanted) && !known.refuses(&wanted) && !applied.paused {
                 refresh(client, metrics, deployment, pod, &wanted, since.elapsed(), &mut known.refreshes).await;
             }
         }

@@ -1,0 +1,111 @@
+//! Operator processes besides the one that all tests share.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+/// The upstreams of an operator under test.
+pub(crate) const UPSTREAMS: [&str; 4] = ["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"];
+
+/// So that an operator that was killed is soon replaced.
+pub(crate) const SHORT_LEASE: [(&str, &str); 3] =
+    [("GOMODCACHE_LEASE_DURATION", "3s"), ("GOMODCACHE_RENEW_DEADLINE", "2s"), ("GOMODCACHE_RETRY_PERIOD", "300ms")];
+
+/// How to run one.
+#[derive(Clone)]
+pub(crate) struct NewOperator {
+    kubeconfig: String,
+    name_server: String,
+    lease: [(&'static str, &'static str); 3],
+    namespace: String,
+}
+
+/// One that runs; it is killed when it is dropped.
+pub(crate) struct Process {
+    child: Child,
+    admin: String,
+    log: String,
+}
+
+impl NewOperator {
+    pub(crate) fn new(kubeconfig: &str, name_server: &str) -> Self {
+        Self {
+            kubeconfig: kubeconfig.to_owned(),
+            name_server: name_server.to_owned(),
+            lease: SHORT_LEASE,
+            namespace: super::account::own_name(),
+        }
+    }
+
+    pub(crate) fn with_lease(mut self, duration: &'static str, deadline: &'static str, retry: &'static str) -> Self {
+        self.lease = [("GOMODCACHE_LEASE_DURATION", duration), ("GOMODCACHE_RENEW_DEADLINE", deadline), ("GOMODCACHE_RETRY_PERIOD", retry)];
+        self
+    }
+
+    /// By this way to the API server, and with a lease in this namespace.
+    pub(crate) fn behind(mut self, kubeconfig: &str, namespace: &str) -> Self {
+        (self.kubeconfig, self.namespace) = (kubeconfig.to_owned(), namespace.to_owned());
+        self
+    }
+
+    /// Starts it as this pod, which stands in its lease and in the user agent of its requests.
+    pub(crate) fn start(&self, pod: &str) -> Process {
+        // Free now; the operator takes it a moment later.
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let log = format!("{}/operator-{pod}-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let child = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+            .args(["operator", "--admin-listen", &admin, "--proxy-image", "gomodcache:dev", "--name-server", &self.name_server])
+            .args(UPSTREAMS)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("POD_NAME", pod)
+            .envs(self.lease)
+            .stdout(Stdio::null())
+            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
+            .spawn()
+            .expect("the operator starts");
+        Process { child, admin, log }
+    }
+}
+
+impl Process {
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self) {
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it and earlier ones of its name have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Status and body of an admin endpoint; nothing while it does not answer.
+    pub(crate) async fn admin(&self, path: &str) -> Option<(u16, String)> {
+        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// The value of a metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.admin("/metrics").await?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
