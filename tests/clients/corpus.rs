@@ -11,10 +11,10 @@ pub(crate) struct Corpus {
 }
 
 impl Corpus {
-    pub(crate) fn open() -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let base = base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
-        let home = base.join("gomodcache-clients");
+        let home = base.join("gomodcache-clients").join(name);
         std::fs::create_dir_all(home.join("fetched")).unwrap();
         Self { home }
     }
