@@ -44,7 +44,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let probing = tokio::spawn(probe(client.clone(), health.clone(), told, shutdown.clone()));
 
     let office = Office { client, metrics, health, defaults, settings, namespace, pod, leadership, served };
-    if office.serve(&shutdown).await? {
+    if Box::pin(office.serve(&shutdown)).await? {
         writes_ended.cancel();
     } else {
         tracing::warn!("reconciles did not end in time: the lease is left to run out");
