@@ -54,6 +54,11 @@ mod tests {
     }
 
     #[test]
+    fn a_public_mirror_may_think_for_58_seconds() {
+        assert!(Timeouts::default().head > Duration::from_secs(60));
+    }
+
+    #[test]
     fn a_number_without_a_unit_and_an_unknown_key_are_refused() {
         assert!(serde_json::from_str::<Timeouts>(r#"{"head": 90}"#).is_err());
         assert!(serde_json::from_str::<Timeouts>(r#"{"total": "90s"}"#).is_err());

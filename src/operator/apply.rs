@@ -85,8 +85,8 @@ pub(crate) async fn apply(
     step.one(&admin, owned).await?;
     step.one(&env, owned).await?;
     match budget {
-        Budget::Wanted(budget) => drop(step.one(&budget, owned).await?),
-        Budget::Unwanted(meta) => step.remove::<PodDisruptionBudget>(&meta).await?,
+        Budget::Wanted(budget) => drop(step.one(&*budget, owned).await?),
+        Budget::Unwanted { namespace, name } => step.remove::<PodDisruptionBudget>(&namespace, &name).await?,
         Budget::Impossible => {}
     }
     // Pods without their own policy or with someone else's configuration are worse than none.
@@ -135,11 +135,10 @@ impl Step<'_> {
     }
 
     /// Deletes what is ours and no longer wanted.
-    async fn remove<K>(&mut self, unwanted: &ObjectMeta) -> Result<(), kube::Error>
+    async fn remove<K>(&mut self, namespace: &str, name: &str) -> Result<(), kube::Error>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let (Some(name), Some(namespace)) = (&unwanted.name, &unwanted.namespace) else { return Ok(()) };
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let stored = api.get_opt(name).await?;
         match stored.as_ref().map(Resource::meta).filter(|meta| is_ours(meta, self.uid) && meta.deletion_timestamp.is_none()) {

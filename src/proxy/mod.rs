@@ -27,6 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +100,7 @@ pub enum Error {
 /// # Errors
 /// The settings or the configuration can't be used.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
+    allow_many_connections();
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::open(&settings.cache_dir, settings.cache_limit, &metrics)
         .map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
@@ -141,4 +143,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     }
     admin.await.map_err(std::io::Error::other)??;
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one, as every Go program does. It is 1,024 in most containers, and each
+/// client takes one.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, soft = limit.current, "can't raise the limit of open files");
+    }
 }

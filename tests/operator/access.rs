@@ -102,7 +102,7 @@ async fn the_shipped_role_grants_what_the_operator_uses_and_nothing_more() {
         return;
     }
     stage.apply(&secret(&json!({"gomodcache.io/hosts": "modules.corp.example"}), "first")).await;
-    let mut spec = with_secret("modules.corp.example");
+    let mut spec = super::proxies::on_no_node(with_secret("modules.corp.example"));
     spec["storage"] = json!({"storageClassName": "absent"});
     stage.cache("sky", &spec).await;
     stage.cache("sea", &json!({})).await;

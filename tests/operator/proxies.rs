@@ -8,11 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gomodcache::config::ADMIN_PORT;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::stage::Stage;
+
+/// The same spec with pods that no node may have: where there are nodes, a kubelet would gainsay these tests.
+pub(crate) fn on_no_node(mut spec: Value) -> Value {
+    spec["podTemplate"] = json!({"nodeSelector": {"tests.example/nowhere": "yes"}});
+    spec
+}
 
 /// The name of the pod that the Deployment of a cache made.
 pub(crate) async fn own_pod(stage: &Stage, cache: &str) -> String {

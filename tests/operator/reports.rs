@@ -3,7 +3,7 @@
 use gomodcache::report::config_digest;
 use serde_json::{Value, json};
 
-use super::proxies::{Answer, Impostor, Proxy, config_of, make_ready, own_pod, pod_of};
+use super::proxies::{Answer, Impostor, Proxy, config_of, make_ready, on_no_node, own_pod, pod_of};
 use super::stage::{Stage, stage};
 use super::{await_children, secret, with_secret, without_names};
 
@@ -39,7 +39,7 @@ async fn report(stage: &Stage, cache: &str, changes: &Value) -> Answer {
 #[tokio::test]
 async fn a_change_is_applied_when_the_running_proxy_says_so_and_a_lagging_pod_is_refreshed_until_then() {
     let Some(stage) = stage("applied").await else { return };
-    stage.cache("gum", &without_names()).await;
+    stage.cache("gum", &on_no_node(without_names())).await;
     await_children(&stage, "gum").await;
     await_reason(&stage, "gum", APPLIED, "NoPodReady").await;
     let pod = own_pod(&stage, "gum").await;
@@ -48,7 +48,7 @@ async fn a_change_is_applied_when_the_running_proxy_says_so_and_a_lagging_pod_is
     await_reason(&stage, "gum", APPLIED, "Applied").await;
     assert_eq!(annotation(&stage, &pod).await, "", "a pod that has it all needs no refresh");
 
-    let mut spec = without_names();
+    let mut spec = on_no_node(without_names());
     spec["privateModules"] = json!([{"pattern": "git.corp.example/*"}]);
     stage.cache("gum", &spec).await;
     await_reason(&stage, "gum", APPLIED, "Pending").await;
@@ -76,7 +76,7 @@ async fn credentials_are_ready_when_every_ready_pod_uses_them() {
     let Some(stage) = stage("taken-up").await else { return };
     let hosts = json!({"gomodcache.io/hosts": "203.0.113.7"});
     stage.apply(&secret(&hosts, "first")).await;
-    stage.cache("haw", &with_secret("203.0.113.7")).await;
+    stage.cache("haw", &on_no_node(with_secret("203.0.113.7"))).await;
     await_children(&stage, "haw").await;
     let pod = own_pod(&stage, "haw").await;
     let proxy = Proxy::start(&stage, "haw", "127.77.1.2").await;
@@ -101,7 +101,7 @@ async fn what_its_own_pod_says_becomes_conditions_with_what_to_do() {
     stage.apply(&secret(&json!({"gomodcache.io/hosts": "203.0.113.7"}), "first")).await;
     // With a volume, as what is wrong with the claim comes first.
     let class = format!("static-{}", stage.namespace);
-    let mut spec = with_secret("203.0.113.7");
+    let mut spec = on_no_node(with_secret("203.0.113.7"));
     spec["storage"] = json!({"size": "1Gi", "storageClassName": class});
     stage.cache("ilex", &spec).await;
     await_children(&stage, "ilex").await;
@@ -156,7 +156,7 @@ async fn what_its_own_pod_says_becomes_conditions_with_what_to_do() {
 #[tokio::test]
 async fn a_pod_that_copies_the_labels_is_not_asked_and_its_lies_change_nothing() {
     let Some(stage) = stage("hostile").await else { return };
-    stage.cache("jute", &without_names()).await;
+    stage.cache("jute", &on_no_node(without_names())).await;
     await_children(&stage, "jute").await;
     let pod = own_pod(&stage, "jute").await;
     let labels = stage.get("Pod", &pod).await.unwrap().metadata.labels.unwrap();
@@ -165,7 +165,7 @@ async fn a_pod_that_copies_the_labels_is_not_asked_and_its_lies_change_nothing()
 
     // One of a Deployment whose ReplicaSets are named as ours are, and one of nobody.
     let container = json!({"name": "proxy", "image": "registry.example/evil:1"});
-    let spec = json!({"containers": [container]});
+    let spec = json!({"containers": [container], "nodeSelector": {"tests.example/nowhere": "yes"}});
     let template = json!({"metadata": {"labels": own_labels}, "spec": spec});
     let deployment = json!({"replicas": 1, "selector": {"matchLabels": own_labels}, "template": template});
     stage.apply(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "jute-proxy-liar"}, "spec": deployment})).await;
@@ -196,7 +196,7 @@ async fn a_pod_that_copies_the_labels_is_not_asked_and_its_lies_change_nothing()
 #[tokio::test]
 async fn an_endless_a_slow_and_a_redirecting_answer_are_cut_short() {
     let Some(stage) = stage("bounded").await else { return };
-    stage.cache("kale", &without_names()).await;
+    stage.cache("kale", &on_no_node(without_names())).await;
     await_children(&stage, "kale").await;
     let pod = own_pod(&stage, "kale").await;
     let elsewhere = Impostor::start("127.77.1.8", report(&stage, "kale", &json!({})).await).await;

@@ -268,7 +268,9 @@ fn write_config(folder: &Path, config: &ProxyConfig) {
 
 async fn spawn(folder: &Path, cache: &Path) -> (Child, String, String) {
     let log = std::fs::File::create(folder.join("log")).unwrap();
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+    // With as few descriptors as a container has at first, whatever this machine allows.
+    let process = Command::new("sh")
+        .args(["-c", "ulimit -S -n 1024 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gomodcache")])
         .args(["proxy", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--cache-dir"])
         .arg(cache)
         .arg("--config")

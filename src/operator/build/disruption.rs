@@ -1,7 +1,7 @@
 //! The PodDisruptionBudget: only for several pods. For a single one it would either mean nothing or hold up every drain.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Validated, owned, selector};
@@ -12,25 +12,29 @@ pub(crate) enum Budget {
     /// It never was: with this access mode, which can't change, there is one pod.
     Impossible,
     /// It may be there from a time of more pods.
-    Unwanted(ObjectMeta),
+    Unwanted {
+        /// Where.
+        namespace: String,
+        /// Under which name.
+        name: String,
+    },
     /// It is to be.
-    Wanted(PodDisruptionBudget),
+    Wanted(Box<PodDisruptionBudget>),
 }
 
 pub(super) fn build(cache: &Validated) -> Budget {
     let spec = &cache.cache.spec;
-    let metadata = owned(cache, &cache.names.proxy);
     match (spec.storage.access_mode, spec.replicas) {
         (AccessMode::ReadWriteOnce, _) => Budget::Impossible,
-        (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted(metadata),
-        (AccessMode::ReadWriteMany, _) => Budget::Wanted(PodDisruptionBudget {
-            metadata,
+        (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted { namespace: cache.namespace.clone(), name: cache.names.proxy.clone() },
+        (AccessMode::ReadWriteMany, _) => Budget::Wanted(Box::new(PodDisruptionBudget {
+            metadata: owned(cache, &cache.names.proxy),
             spec: Some(PodDisruptionBudgetSpec {
                 max_unavailable: Some(IntOrString::Int(1)),
                 selector: Some(LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() }),
                 ..PodDisruptionBudgetSpec::default()
             }),
             ..PodDisruptionBudget::default()
-        }),
+        })),
     }
 }

@@ -1,9 +1,10 @@
 // Command mirror is an upstream that a benchmark controls: it serves a folder in the layout of GOMODCACHE/cache/download,
 // on loopback, after a pause that stands for the network, and a checksum database of golang.org/x/mod's own code that
-// knows every version in the folder.
+// knows every version in the folder. Its lists name what is in the folder.
 //
 // Usage: mirror FOLDER PAUSE DATABASE-NAME. Standard output has the address, then the database's key. GET /-/count
-// answers "requests zip-requests bytes zip-bytes" since the last such question, checksum database left out.
+// answers "requests zip-requests bytes zip-bytes" since the last such question, checksum database left out, and GET /-/paths
+// the paths since the last such question, a line each.
 package main
 
 import (
@@ -22,12 +23,18 @@ import (
 	"time"
 
 	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
 	"golang.org/x/mod/sumdb"
 	"golang.org/x/mod/sumdb/dirhash"
 	"golang.org/x/mod/sumdb/note"
 )
 
 var requests, zipRequests, sent, zipSent atomic.Int64
+
+var paths struct {
+	sync.Mutex
+	asked []string
+}
 
 func main() {
 	folder, name := os.Args[1], os.Args[3]
@@ -55,6 +62,13 @@ func main() {
 			fmt.Fprintln(w, requests.Swap(0), zipRequests.Swap(0), sent.Swap(0), zipSent.Swap(0))
 			return
 		}
+		if r.URL.Path == "/-/paths" {
+			paths.Lock()
+			defer paths.Unlock()
+			fmt.Fprintln(w, strings.Join(paths.asked, "\n"))
+			paths.asked = nil
+			return
+		}
 		time.Sleep(pause)
 		if r.URL.Path == prefix+"/supported" {
 			return
@@ -74,12 +88,23 @@ func main() {
 func serve(w http.ResponseWriter, r *http.Request, folder string) {
 	isZip := strings.HasSuffix(r.URL.Path, ".zip")
 	requests.Add(1)
+	paths.Lock()
+	// A benchmark never asks for them.
+	paths.asked = append(paths.asked[:min(len(paths.asked), 100_000)], r.URL.Path)
+	paths.Unlock()
 	if isZip {
 		zipRequests.Add(1)
 	}
-	// The folder's own lists name only what was downloaded.
-	file, err := os.Open(filepath.Join(folder, filepath.Clean(r.URL.Path)))
-	if err != nil || strings.HasSuffix(r.URL.Path, "/list") {
+	name := filepath.Join(folder, filepath.Clean(r.URL.Path))
+	if below, ok := strings.CutSuffix(name, "/@v/list"); ok {
+		list(w, below)
+		return
+	}
+	if below, ok := strings.CutSuffix(name, "/@latest"); ok {
+		name = filepath.Join(below, "@v", highest(versions(below))+".info")
+	}
+	file, err := os.Open(name)
+	if err != nil {
 		http.Error(w, "not found", http.StatusNotFound)
 		return
 	}
@@ -92,6 +117,40 @@ func serve(w http.ResponseWriter, r *http.Request, folder string) {
 	if isZip {
 		zipSent.Add(n)
 	}
+}
+
+// list answers with the tags of a module. The folder's own lists name pseudo-versions too.
+func list(w http.ResponseWriter, folder string) {
+	known := versions(folder)
+	if len(known) == 0 {
+		http.Error(w, "not found", http.StatusNotFound)
+	}
+	for _, version := range known {
+		if !module.IsPseudoVersion(version) {
+			fmt.Fprintln(w, version)
+		}
+	}
+}
+
+// versions has the escaped versions of a module of which the folder has what a client asks for before the zip.
+func versions(folder string) []string {
+	var known []string
+	infos, _ := filepath.Glob(filepath.Join(folder, "@v", "*.info"))
+	for _, info := range infos {
+		version := strings.TrimSuffix(info, ".info")
+		if _, err := os.Stat(version + ".mod"); err == nil {
+			known = append(known, filepath.Base(version))
+		}
+	}
+	return known
+}
+
+func highest(versions []string) string {
+	semver.Sort(versions)
+	if len(versions) == 0 {
+		return ""
+	}
+	return versions[len(versions)-1]
 }
 
 // sums has the lines of go.sum of every version in the folder.

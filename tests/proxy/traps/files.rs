@@ -92,3 +92,20 @@ async fn an_absence_is_forgotten_before_it_hides_a_new_tag() {
     assert_eq!(stage.tea("v1.0.0.info").await.status, 404);
     crate::stage::eventually("the new tag", async || stage.tea("v1.0.0.info").await.status == 200).await;
 }
+
+/// The go command takes 204, 206 and 304 for errors. From an upstream nobody asked for a part, or whether anything is new.
+#[tokio::test]
+async fn a_success_that_is_no_200_is_a_fault_and_is_never_kept_as_the_whole() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", _)) => Answer::rest(b"module corp.example/Tea\n// and more\n", 10),
+        Some(("v1.1.0", _)) => Answer::new("304 Not Modified", ""),
+        Some(("v1.2.0", _)) => Answer::new("203 Non-Authoritative Information", "module corp.example/Tea\n"),
+        _ => Answer::new("204 No Content", ""),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for version in ["v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0"] {
+        assert_eq!(stage.tea(&format!("{version}.mod")).await.status, 502, "{version}");
+        assert!(!stage.has(&format!("{version}.mod")));
+    }
+}

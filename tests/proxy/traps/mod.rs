@@ -26,16 +26,18 @@
 //! | the database's name may hold slashes | `sumdb::supported_is_answered_here_…` |
 //! | look-ups and tiles for ever, `latest` never | `sumdb::look_ups_and_tiles_…` |
 //! | a private look-up is 403 | `sumdb::a_look_up_of_a_private_module_is_403_…` |
-//! | toolchains are never private | `sumdb::toolchains_are_never_private` |
+//! | toolchains are never private, and never too large | `sumdb::toolchains_are_never_private`, `tests/clients` |
 //! | who is asked for the database | `sumdb::the_database_is_asked_at_its_url_else_…` |
 //! | a fault of the database is no absence | `sumdb::an_outage_of_the_database_…` |
 //! | redirects to other hosts, without the credential | `redirects::a_redirect_to_another_host_…`, `redirects::a_redirect_to_another_port_…` |
 //! | a signed URL is neither logged nor a key | `redirects::a_signed_url_is_neither_logged_…` |
 //! | the list of redirect hosts | `redirects::a_redirect_to_a_host_that_is_not_declared_…` |
 //! | never from https to http | `redirects::a_redirect_from_https_to_http_is_refused` |
+//! | only 200 is success | `files::a_success_that_is_no_200_…`, the table |
+//! | the mirror may think for 58 s | `src/config/timeouts.rs`: `a_public_mirror_may_think_…` |
 //! | reset, short, corrupt: never a complete wrong 200 | the table, `transfers::a_broken_zip_…` (two) |
 //! | a bad transfer ends by its framing | `transfers::a_zip_of_unknown_length_…` |
-//! | one download however many ask | `transfers::a_hundred_requests_…` |
+//! | one download however many ask | `transfers::a_hundred_requests_…`, `transfers::a_thousand_clients_…` |
 //! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
 //! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
 //! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
@@ -47,6 +49,7 @@
 //! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
 //! | one volume, two replicas | `tests/api.rs`: `wrong_manifests_are_refused_…` |
+//! | the order of a client's requests, and what each command asks for | `look_ahead`, `tests/clients` |
 //! | what a zip may be, `h1:` | `tests/gomod_differential`, and the tests beside `src/gomod/zip_*.rs` |
 //! | what the checksum database contradicts | `tests/checksums.rs` |
 

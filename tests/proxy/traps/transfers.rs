@@ -1,11 +1,15 @@
 //! Long bodies: shared, broken, too long, and read slowly.
 
 use std::io::{Seek, SeekFrom, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::Barrier;
 
-use crate::stage::{Stage, client, config, eventually};
+use crate::stage::{PATIENCE, Stage, client, config, eventually};
 use crate::upstream::{Answer, Asked, Gate, Upstream, honest, zip};
 
 const LONG: usize = 300_000;
@@ -23,6 +27,54 @@ async fn a_hundred_requests_for_one_uncached_zip_are_one_upstream_request() {
         assert!(got.is(&zip("v1.0.0", 100)), "{got:?}");
     }
     assert_eq!(upstream.take_seen().len(), 1);
+}
+
+/// And a hundred more than that: in most containers a process may open 1,024 files until it asks for more. A third of the
+/// clients leave half way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_clients_for_one_uncached_zip_are_one_upstream_request_and_those_that_leave_cancel_nothing() {
+    const CLIENTS: usize = 1_100;
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit { current: most.maximum, ..most };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).expect("a soft limit up to the hard one");
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].timeouts.idle = PATIENCE;
+    let stage = Stage::start(&config).await;
+    let (client, expected) = (client(), Bytes::from(long_zip()));
+    let url = format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url);
+    let (arrived, everybody) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(CLIENTS)));
+    let downloads = (0..CLIENTS).map(|i| {
+        let (request, expected) = (client.get(&url), expected.clone());
+        let (arrived, everybody) = (Arc::clone(&arrived), Arc::clone(&everybody));
+        tokio::spawn(async move {
+            let mut response = request.send().await.unwrap();
+            assert_eq!(response.status(), 200);
+            let mut read = response.chunk().await.unwrap().unwrap().len();
+            arrived.fetch_add(1, Ordering::Relaxed);
+            everybody.wait().await;
+            if i % 3 == 0 {
+                return;
+            }
+            while let Some(piece) = response.chunk().await.unwrap() {
+                assert!(expected[read..].starts_with(&piece), "wrong bytes at {read}");
+                read += piece.len();
+            }
+            assert_eq!(read, expected.len());
+        })
+    });
+    let downloads: Vec<_> = downloads.collect();
+    eventually("the beginning of the zip at every client", async || arrived.load(Ordering::Relaxed) == CLIENTS).await;
+    // Those that leave are gone before the rest arrives.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gate.open();
+    for download in downloads {
+        download.await.unwrap();
+    }
+    assert_eq!(upstream.take_seen().len(), 1);
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
 }
 
 #[tokio::test]
