@@ -1,4 +1,5 @@
 //! The same end whatever came in between: an operator that is killed after each of its writes, and one whose API server fails.
+#![allow(clippy::print_stdout, reason = "the figures are for `make soak`")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
