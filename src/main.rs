@@ -80,6 +80,9 @@ struct OperatorArgs {
     /// Name server (address:port) to ask in place of the system's; may be given more than once.
     #[arg(long = "name-server")]
     name_servers: Vec<SocketAddr>,
+    /// Namespaces whose pods may scrape the metrics of every cache, besides the operator's own.
+    #[arg(long, env = "GOMODCACHE_MONITORING_NAMESPACES", value_delimiter = ',')]
+    monitoring_namespaces: Vec<String>,
     /// Send a Secret to any host, without the annotation gomodcache.io/hosts on it.
     #[arg(long)]
     allow_secrets_without_hosts: bool,
@@ -151,6 +154,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 redirect_hosts: args.redirect_hosts,
                 proxy_image: args.proxy_image,
                 name_servers: args.name_servers,
+                monitoring_namespaces: args.monitoring_namespaces,
                 require_host_annotation: !args.allow_secrets_without_hosts,
                 election: operator::Timing { lease: args.lease_duration, renew: args.renew_deadline, retry: args.retry_period },
             };

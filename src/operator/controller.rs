@@ -50,6 +50,8 @@ struct Failures {
 
 /// How long the failures of an object are remembered that no longer fails, and perhaps no longer exists.
 const FORGET: Duration = Duration::from_secs(300);
+/// One that goes on failing is tried again within this time: what was not is gone.
+const STILL: Duration = Duration::from_secs(150);
 
 /// Watches and reconciles until the token is cancelled and what was under way has ended.
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
@@ -151,7 +153,7 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
     state.context.metrics.reconcile("ok");
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
     failures.remove(&key(&object));
-    state.context.metrics.backing_off(failures.len());
+    state.context.metrics.backing_off(still_failing(&failures));
     drop(failures);
     Ok(next.map_or_else(Action::await_change, |wait| Action::requeue(wait.mul_f64(0.85 + 0.15 * rand::random::<f64>()))))
 }
@@ -163,9 +165,13 @@ fn on_error(object: Arc<Guarded>, error: &ReconcileError, state: Arc<Loop>) -> A
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
     failures.retain(|_, failures| failures.last.elapsed() < FORGET);
     let count = count(&mut failures, key(&object), object.meta().generation);
-    state.context.metrics.backing_off(failures.len());
+    state.context.metrics.backing_off(still_failing(&failures));
     let asked = retry_after(error);
     Action::requeue(backoff(count, rand::random::<f64>()).max(asked))
+}
+
+fn still_failing(failures: &HashMap<String, Failures>) -> usize {
+    failures.values().filter(|failures| failures.last.elapsed() < STILL).count()
 }
 
 fn count(failures: &mut HashMap<String, Failures>, key: String, generation: Option<i64>) -> u32 {

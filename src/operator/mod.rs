@@ -48,6 +48,8 @@ pub struct Settings {
     pub proxy_image: String,
     /// Name servers to ask in place of the system's.
     pub name_servers: Vec<SocketAddr>,
+    /// Namespaces whose pods may reach the admin port of every cache, besides the operator's own.
+    pub monitoring_namespaces: Vec<String>,
     /// Whether a Secret is used only for the hosts that its annotation names.
     pub require_host_annotation: bool,
     /// How long a lead lasts; see [`Timing::check`].
@@ -100,7 +102,8 @@ struct Context {
     reports: reports::Reports,
     defaults: defaults::Defaults,
     settings: Settings,
-    namespace: String,
+    /// Who may reach the admin port of every cache: the operator's namespace first.
+    admin_namespaces: Vec<String>,
 }
 
 /// Runs the controller until the token is cancelled.
@@ -113,7 +116,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, events, egress, watched, reports, defaults, settings, namespace: operator_namespace } = context;
+    let Context { client, metrics, events, egress, watched, reports, defaults, settings, admin_namespaces } = context;
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
     let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
@@ -144,7 +147,7 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         settings.require_host_annotation,
         || format!("{:032x}", rand::random::<u128>()),
     );
-    let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), operator_namespace)?;
+    let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces)?;
     let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
     let survey = Box::pin(reports.survey(client, metrics, watched, &uid, &applied)).await?;
     let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);

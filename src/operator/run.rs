@@ -128,7 +128,7 @@ impl Office {
             reports: Reports::new()?,
             defaults: defaults.clone(),
             settings: settings.clone(),
-            namespace: namespace.clone(),
+            admin_namespaces: std::iter::once(namespace).chain(&settings.monitoring_namespaces).cloned().collect(),
         })
     }
 }

@@ -31,11 +31,12 @@ fn every_value_does_something() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let (image, proxy) = (format!("image.digest={digest}"), format!("proxyImage.digest={digest}"));
     // Each with what must be on for it to matter.
-    let settings: [(&str, &[&str]); 26] = [
+    let settings: [(&str, &[&str]); 27] = [
         ("goproxy=https://other.corp.example", &[]),
         ("gosumdb=off", &[]),
         ("redirectHosts={files.corp.example}", &[]),
         ("nameServers={10.96.0.10:53}", &[]),
+        ("monitoringNamespaces={monitoring}", &[]),
         ("allowSecretsWithoutHosts=true", &[]),
         ("image.repository=registry.corp.example:5000/gomodcache", &[]),
         ("image.tag=v2", &[]),
@@ -125,6 +126,7 @@ fn a_wrong_value_is_named_with_what_it_must_be() {
         ("nameServers={10.96.0.10}", "\"10.96.0.10\" must be address:port, such as 10.96.0.10:53"),
         ("nameServers=10.96.0.10:53", "at '/nameServers': got string, want array"),
         ("redirectHosts={https://files.corp.example}", "at '/redirectHosts/0'"),
+        ("monitoringNamespaces={Monitoring}", "at '/monitoringNamespaces/0'"),
         ("allowSecretsWithoutHosts=1", "at '/allowSecretsWithoutHosts': got number, want boolean"),
         ("resources.memory=1Gi", "at '/resources': additional properties 'memory' not allowed"),
         ("tolerations.key=x", "at '/tolerations': got object, want array"),

@@ -67,4 +67,7 @@ GOSUMDB: {{ .Values.gosumdb | quote }}
 {{- with .Values.redirectHosts }}
 GOMODCACHE_REDIRECT_HOSTS: {{ join "," . | quote }}
 {{- end }}
+{{- with .Values.monitoringNamespaces }}
+GOMODCACHE_MONITORING_NAMESPACES: {{ join "," . | quote }}
+{{- end }}
 {{- end }}

@@ -76,11 +76,11 @@ pub(crate) fn build(
     resolved: &Resolved,
     credentials: Data,
     claim: Option<&PersistentVolumeClaim>,
-    operator_namespace: &str,
+    admin_namespaces: &[String],
 ) -> Result<Prepared, ConfigError> {
     Ok(Prepared {
         account: account::build(cache),
-        policy: network_policy::build(cache, &resolved.allowed, operator_namespace),
+        policy: network_policy::build(cache, &resolved.allowed, admin_namespaces),
         config: config_map::build(cache, &resolved.pins)?,
         credentials: secret::build(cache, credentials),
         claim: claim::build(cache, claim),

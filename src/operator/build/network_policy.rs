@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{Validated, owned, selector};
 use crate::config::{ADMIN_PORT, HTTP_PORT, PinnedHost};
 
-pub(super) fn build(cache: &Validated, pins: &[PinnedHost], operator_namespace: &str) -> NetworkPolicy {
+pub(super) fn build(cache: &Validated, pins: &[PinnedHost], admin_namespaces: &[String]) -> NetworkPolicy {
     let egress = egress(cache, pins);
     NetworkPolicy {
         metadata: owned(cache, &cache.names.proxy),
@@ -21,7 +21,10 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost], operator_namespace: 
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![
                 NetworkPolicyIngressRule { from: Some(clients(cache)), ports: Some(vec![port(HTTP_PORT)]) },
-                NetworkPolicyIngressRule { from: Some(vec![namespace_peer(operator_namespace)]), ports: Some(vec![port(ADMIN_PORT)]) },
+                NetworkPolicyIngressRule {
+                    from: Some(admin_namespaces.iter().map(|namespace| namespace_peer(namespace)).collect()),
+                    ports: Some(vec![port(ADMIN_PORT)]),
+                },
             ]),
             // Absent and not empty: an empty list moves the generation at every apply. Both deny everything.
             egress: (!egress.is_empty()).then_some(egress),

@@ -30,7 +30,11 @@ fn prepared(spec: &str, pins: &[(&str, &[&str])]) -> Prepared {
         .iter()
         .map(|(host, addresses)| PinnedHost { host: (*host).to_owned(), addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() })
         .collect();
-    build(&validated(spec), &Resolved { allowed: pins.clone(), pins, ..Resolved::default() }, Data::new(), None, "ops").unwrap()
+    build(&validated(spec), &Resolved { allowed: pins.clone(), pins, ..Resolved::default() }, Data::new(), None, &admins()).unwrap()
+}
+
+fn admins() -> Vec<String> {
+    vec!["ops".to_owned(), "monitoring".to_owned()]
 }
 
 fn assert_no_empty_list(path: &str, value: &Value) {
@@ -95,7 +99,7 @@ fn a_claim_is_never_lowered() {
     let stored: PersistentVolumeClaim =
         serde_json::from_value(serde_json::json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}, "storageClassName": "fast"}}))
             .unwrap();
-    let claim = build(&cache, &Resolved::default(), Data::new(), Some(&stored), "ops").unwrap().claim.spec.unwrap();
+    let claim = build(&cache, &Resolved::default(), Data::new(), Some(&stored), &admins()).unwrap().claim.spec.unwrap();
     assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "3Gi");
     assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
 }
@@ -104,7 +108,7 @@ fn a_claim_is_never_lowered() {
 fn guests_may_reach_the_module_port_beside_those_who_could_before() {
     let peers = |spec: &str, guests: &[&str]| {
         let cache = Validated { guests: guests.iter().map(|&guest| guest.to_owned()).collect(), ..validated(spec) };
-        let policy = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().policy;
+        let policy = build(&cache, &Resolved::default(), Data::new(), None, &admins()).unwrap().policy;
         serde_json::to_value(&policy.spec.unwrap().ingress.unwrap()[0].from).unwrap()
     };
     let own = serde_json::json!({"podSelector": {}});
@@ -139,6 +143,20 @@ fn behind_an_http_proxy_the_policy_is_open_to_the_proxy_and_to_what_goes_round_i
     let needs: Vec<(&str, &[u16], bool)> = cache.needs.iter().map(|(host, need)| (host.as_str(), &need.ports[..], need.internal)).collect();
     assert_eq!(needs, [("egress.corp.example", &[3128][..], true), ("git.corp.example", &[443], true)]);
     assert!(cache.wanted["egress"].contains("egress.corp.example"));
-    let config = build(&cache, &Resolved::default(), Data::new(), None, "ops").unwrap().config.data.unwrap().remove("proxy.yaml").unwrap();
+    let config =
+        build(&cache, &Resolved::default(), Data::new(), None, &admins()).unwrap().config.data.unwrap().remove("proxy.yaml").unwrap();
     assert_eq!(crate::config::ProxyConfig::parse(&config).unwrap().http_proxy, cache.http_proxy);
+}
+
+#[test]
+fn the_admin_port_is_open_to_the_operators_namespace_and_to_those_that_monitor() {
+    let policy = serde_json::to_value(prepared("{}", &[]).policy).unwrap();
+    let rule = policy["spec"]["ingress"].as_array().unwrap().iter().find(|rule| rule["ports"][0]["port"] == 9090).unwrap();
+    let names: Vec<&Value> = rule["from"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| &peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+        .collect();
+    assert_eq!(names, ["ops", "monitoring"]);
 }
