@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use super::meddler::Meddler;
 use super::stage::{Stage, stage_alone};
@@ -120,8 +121,13 @@ async fn await_end(stage: &Stage, namespace: &str, end: &BTreeMap<String, Value>
     }
 }
 
-/// The end of each step of an undisturbed run, and the operator's writes in it.
-async fn undisturbed(stage: &Stage) -> Vec<(BTreeMap<String, Value>, usize)> {
+/// The end of each step of an undisturbed run, and the operator's writes in it; for all tests the same.
+async fn undisturbed(stage: &Stage) -> &'static [(BTreeMap<String, Value>, usize)] {
+    static ENDS: OnceCell<Vec<(BTreeMap<String, Value>, usize)>> = OnceCell::const_new();
+    ENDS.get_or_init(|| run_undisturbed(stage)).await
+}
+
+async fn run_undisturbed(stage: &Stage) -> Vec<(BTreeMap<String, Value>, usize)> {
     let (namespace, proxy, operator) = world(stage, "quiet", 0).await;
     let _operator = operator.start(&namespace);
     let mut ends = Vec::new();
@@ -173,10 +179,12 @@ async fn an_operator_killed_after_any_of_its_writes_ends_where_an_undisturbed_on
     let writes: Vec<usize> = ends.iter().map(|(_, writes)| *writes).collect();
     println!("writes of an undisturbed run: {STEPS:?} {writes:?}");
     assert!((10..30).contains(&writes[0]) && writes[1] >= 3 && writes[3] >= 9, "{writes:?}");
-    let runs = (1..=*writes.iter().max().unwrap()).map(|k| killed_at(&stage, &ends, k));
+    // In the short form after every second write; in the long one, which sets the seeds, after each.
+    let stride = if std::env::var_os("FAULT_SEEDS").is_some() { 1 } else { 2 };
+    let runs = (1..=*writes.iter().max().unwrap()).step_by(stride).map(|k| killed_at(&stage, ends, k));
     let kills: usize = futures::stream::iter(runs).buffer_unordered(6).collect::<Vec<usize>>().await.iter().sum();
     println!("killed {kills} times");
-    assert!(kills + 8 >= writes.iter().sum(), "killed {kills} times at {writes:?} writes");
+    assert!(kills * stride + 8 >= writes.iter().sum(), "killed {kills} times at {writes:?} writes");
 }
 
 async fn with_faults(stage: &Stage, ends: &[(BTreeMap<String, Value>, usize)], seed: u64) -> (usize, Meddler) {
@@ -203,7 +211,7 @@ async fn a_faulty_api_server_changes_the_way_and_not_the_end() {
     dns::set("modules.corp.example", "203.0.113.7");
     let seeds: u64 = std::env::var("FAULT_SEEDS").ok().map_or(4, |seeds| seeds.parse().expect("FAULT_SEEDS is a number"));
     let ends = undisturbed(&stage).await;
-    let runs = (1..=seeds).map(|seed| with_faults(&stage, &ends, seed));
+    let runs = (1..=seeds).map(|seed| with_faults(&stage, ends, seed));
     let runs: Vec<(usize, Meddler)> = futures::stream::iter(runs).buffer_unordered(6).collect().await;
     let mut played = BTreeMap::new();
     for (fault, count) in runs.iter().flat_map(|(_, proxy)| proxy.played()) {
