@@ -10,8 +10,8 @@ need() { # PROGRAM PACKAGE...: installs Debian packages for a program that is mi
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 release() { # builds, and prints, the binary
-  cargo build --locked -q --release
-  echo "$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/gomodcache"
+  [ -n "${BINARY:-}" ] || cargo build --locked -q --release
+  echo "${BINARY:-$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/gomodcache}"
 }
 mirror() { # FOLDER PAUSE: an upstream with latency; sets mirror_address, mirror_key and mirror_pid
   [ -x "$work/mirror" ] || go -C tests/oracle build -o "$work/mirror" ./mirror

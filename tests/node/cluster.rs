@@ -31,6 +31,21 @@ pub(crate) fn kubectl_ok(arguments: &[&str]) -> String {
     kubectl(arguments).unwrap_or_else(|error| panic!("kubectl {arguments:?}: {error}"))
 }
 
+/// A `kubectl wait` or `rollout status` that must succeed; if it does not, what the cluster says about why.
+pub(crate) fn kubectl_wait(arguments: &[&str]) {
+    let Err(error) = kubectl(arguments) else { return };
+    let conditions = r#"jsonpath={range .items[*].status.conditions[*]}{.type}={.status} {.message}{"\n"}{end}"#;
+    let seen: Vec<String> = [
+        &["get", "nodes", "-o", conditions][..],
+        &["get", "pods", "-A", "-o", "wide"],
+        &["get", "events", "-A", "--field-selector=type=Warning"],
+    ]
+    .iter()
+    .map(|question| kubectl(question).unwrap_or_else(|error| error))
+    .collect();
+    panic!("kubectl {arguments:?}: {error}\n{}", seen.join("\n"));
+}
+
 /// Applies a manifest.
 pub(crate) fn apply(manifest: &str) {
     run(

@@ -7,9 +7,9 @@
 mod cluster;
 mod upstream;
 
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
-use cluster::{apply, cluster, eventually, kubectl, kubectl_ok, metrics, path_from_top, pod_uid, runner, script};
+use cluster::{apply, cluster, eventually, kubectl, kubectl_ok, kubectl_wait, metrics, path_from_top, pod_uid, runner, script};
 use upstream::Upstream;
 
 /// One upstream that the tests control, one operator, one cache and one runner for all tests.
@@ -28,47 +28,52 @@ spec:
   storage: {size: 1Gi, deletionPolicy: Delete}
 ";
 
+/// Set up by the first test; if that fails, the others fail at once.
+static STAGE: LazyLock<Option<Stage>> = LazyLock::new(|| {
+    if std::env::var_os("KUBECONFIG").is_none() {
+        eprintln!("not run: no cluster (KUBECONFIG is not set)");
+        return None;
+    }
+    Some(set_up())
+});
+
 fn stage() -> Option<&'static Stage> {
-    static STAGE: OnceLock<Option<Stage>> = OnceLock::new();
-    STAGE
-        .get_or_init(|| {
-            if std::env::var_os("KUBECONFIG").is_none() {
-                eprintln!("not run: no cluster (KUBECONFIG is not set)");
-                return None;
-            }
-            let go_mod = path_from_top("tests/cluster/dns");
-            script("go", &["-C", &go_mod, "mod", "download"]);
-            script(&path_from_top("deploy/image/build"), &[]);
-            cluster(&["load-image", "gomodcache:dev", &path_from_top("target/image/gomodcache.tar")]);
-            script(&path_from_top("tests/cluster/runner-image"), &[&path_from_top("target/image/go-runner.tar")]);
-            cluster(&["load-image", "go-runner:dev", &path_from_top("target/image/go-runner.tar")]);
+    STAGE.as_ref()
+}
 
-            let upstream = Upstream::start();
-            let upstream_address = cluster(&["relay", "add", "upstream.test:80", &format!("127.0.0.1:{}", upstream.port)]);
-            cluster(&["relay", "add", &default_upstream_host()]);
+fn set_up() -> Stage {
+    let go_mod = path_from_top("tests/cluster/dns");
+    script("go", &["-C", &go_mod, "mod", "download"]);
+    let binary = format!("BINARY={}", env!("CARGO_BIN_EXE_gomodcache"));
+    script("env", &[&binary, &path_from_top("deploy/image/build")]);
+    cluster(&["load-image", "gomodcache:dev", &path_from_top("target/image/gomodcache.tar")]);
+    script(&path_from_top("tests/cluster/runner-image"), &[&path_from_top("target/image/go-runner.tar")]);
+    cluster(&["load-image", "go-runner:dev", &path_from_top("target/image/go-runner.tar")]);
 
-            kubectl_ok(&["apply", "--server-side", "-f", &path_from_top("crds")]);
-            kubectl_ok(&["apply", "-f", &path_from_top("deploy/base/namespace.yaml")]);
-            let settings = format!(
-                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: gomodcache-operator, namespace: gomodcache-system}}, data: {{GOPROXY: '{}', GOSUMDB: '{}'}}}}",
-                go_env("GOPROXY"),
-                go_env("GOSUMDB")
-            );
-            apply(&settings);
-            kubectl_ok(&["apply", "-k", &path_from_top("deploy/base")]);
-            kubectl_ok(&["-n", "gomodcache-system", "rollout", "status", "deployment/gomodcache-operator", "--timeout=120s"]);
-            apply("{apiVersion: v1, kind: Namespace, metadata: {name: build}}");
-            apply(CACHE);
-            kubectl_ok(&["-n", "build", "wait", "--for=condition=Ready", "gomodulecache/ci", "--timeout=180s"]);
-            kubectl_ok(&["apply", "-f", &path_from_top("deploy/samples/runner.yaml")]);
-            kubectl_ok(&["-n", "build", "wait", "--for=condition=Ready", "pod/runner", "--timeout=120s"]);
-            runner("mkdir -p /home/runner/module");
-            for file in ["go.mod", "go.sum"] {
-                cluster::runner_file(&format!("/home/runner/module/{file}"), &std::fs::read(format!("{go_mod}/{file}")).unwrap());
-            }
-            Some(Stage { upstream, upstream_address: upstream_address.trim().to_owned() })
-        })
-        .as_ref()
+    let upstream = Upstream::start();
+    let upstream_address = cluster(&["relay", "add", "upstream.test:80", &format!("127.0.0.1:{}", upstream.port)]);
+    cluster(&["relay", "add", &default_upstream_host()]);
+
+    kubectl_ok(&["apply", "--server-side", "-f", &path_from_top("crds")]);
+    kubectl_ok(&["apply", "-f", &path_from_top("deploy/base/namespace.yaml")]);
+    let settings = format!(
+        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: gomodcache-operator, namespace: gomodcache-system}}, data: {{GOPROXY: '{}', GOSUMDB: '{}'}}}}",
+        go_env("GOPROXY"),
+        go_env("GOSUMDB")
+    );
+    apply(&settings);
+    kubectl_ok(&["apply", "-k", &path_from_top("deploy/base")]);
+    kubectl_wait(&["-n", "gomodcache-system", "rollout", "status", "deployment/gomodcache-operator", "--timeout=120s"]);
+    apply("{apiVersion: v1, kind: Namespace, metadata: {name: build}}");
+    apply(CACHE);
+    kubectl_wait(&["-n", "build", "wait", "--for=condition=Ready", "gomodulecache/ci", "--timeout=180s"]);
+    kubectl_ok(&["apply", "-f", &path_from_top("deploy/samples/runner.yaml")]);
+    kubectl_wait(&["-n", "build", "wait", "--for=condition=Ready", "pod/runner", "--timeout=120s"]);
+    runner("mkdir -p /home/runner/module");
+    for file in ["go.mod", "go.sum"] {
+        cluster::runner_file(&format!("/home/runner/module/{file}"), &std::fs::read(format!("{go_mod}/{file}")).unwrap());
+    }
+    Stage { upstream, upstream_address: upstream_address.trim().to_owned() }
 }
 
 fn go_env(key: &str) -> String {

@@ -41,6 +41,7 @@ Y
 }
 
 kubelet() {
+  # Eviction thresholds are absolute: the default's share of a large disk is gigabytes, and the node shares the machine's.
   # A running pod sees a changed Secret or ConfigMap within one sync period and 3 s. The kubelet's own
   # default is 1 minute; 5 s makes tests bearable. KUBELET_EXTRA= (empty) gives the default back.
   cat >"$S/kubelet.yaml" <<Y
@@ -58,7 +59,7 @@ clusterDNS: [$DNS_IP]
 clusterDomain: cluster.local
 resolvConf: ""
 volumePluginDir: /var/lib/kubelet/flex
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+evictionHard: {memory.available: 100Mi, nodefs.available: 256Mi, imagefs.available: 256Mi}
 imageGCHighThresholdPercent: 100
 nodeStatusUpdateFrequency: 5s
 ${KUBELET_EXTRA-syncFrequency: 5s}
