@@ -1,12 +1,13 @@
 //! Small objects in memory, by the path as it stands in the request: a hit needs neither parsing nor the disk.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::connection::Twin;
 use super::labels::Endpoint;
 use crate::gomod::Request;
 use crate::store::USE_INTERVAL;
@@ -14,6 +15,8 @@ use crate::store::USE_INTERVAL;
 /// Longer objects stay on disk.
 pub(super) const SMALL: u64 = 128 << 10;
 const CAPACITY: u64 = 24 << 20;
+/// From this length on it pays to have an object as a file too. It also bounds how many files there can be.
+const TWIN: usize = 32 << 10;
 /// What an entry costs besides its bytes.
 const OVERHEAD: usize = 256;
 
@@ -32,6 +35,7 @@ pub(super) struct Hot {
     used: AtomicU64,
     /// It was fetched just now, and nobody has looked into it for what may be asked for next.
     unread: AtomicBool,
+    twin: OnceLock<Option<Twin>>,
 }
 
 impl Hot {
@@ -54,7 +58,18 @@ impl Hot {
     fn new(body: Bytes, request: &Arc<Request>, fresh_until: Option<Instant>, path: Option<PathBuf>) -> Self {
         let endpoint = Endpoint::of(request);
         let (used, unread) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { body, request: Arc::clone(request), endpoint, fresh_until, path, born: Instant::now(), used, unread }
+        Self { body, request: Arc::clone(request), endpoint, fresh_until, path, born: Instant::now(), used, unread, twin: OnceLock::new() }
+    }
+
+    /// Its bytes as a file too, if it is long enough for that to pay. Made when it is asked for a second time.
+    pub(super) fn twin(&self) -> Option<&Twin> {
+        // Without one it is sent all the same.
+        self.twin.get_or_init(|| (self.body.len() >= TWIN).then(|| Twin::new(self.body.clone()).ok()).flatten()).as_ref()
+    }
+
+    /// What it takes of the memory, at most.
+    fn weight(&self) -> usize {
+        self.body.len() * if self.body.len() >= TWIN { 2 } else { 1 } + OVERHEAD
     }
 
     /// Whether this is the first look into what was fetched just now.
@@ -81,7 +96,7 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new() -> Self {
         #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
-        let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.weight()).unwrap_or(u32::MAX);
         Self { objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(), epoch: AtomicU64::new(0) }
     }
 

@@ -5,6 +5,7 @@
 mod access_log;
 mod body;
 mod cache;
+mod connection;
 mod download;
 mod explain;
 mod fetch_ahead;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::access_log::{AccessLog, Line};
 use super::body::Body;
 use super::cache::{Answer, Cache};
+use super::connection::{Answering, Connection};
 use super::labels::{Counters, Endpoint, Outcome};
 use super::look_ahead::{LookAhead, Trail};
 use super::respond;
@@ -38,6 +39,13 @@ pub(super) struct Service {
     pub(super) log: AccessLog,
 }
 
+/// Who asks, on which connection.
+struct Peer {
+    client: SocketAddr,
+    trail: Trail,
+    answering: Answering,
+}
+
 /// Serves until the token is cancelled, then lets running answers end.
 pub(super) async fn serve(listener: TcpListener, service: Service, health: Health, shutdown: CancellationToken) {
     let state = Arc::new(service);
@@ -56,12 +64,14 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
         };
         let _best_effort = stream.set_nodelay(true);
         let state = Arc::clone(&state);
-        let trail = Arc::new(state.look_ahead.trail(client.ip()));
+        let answering = Answering::default();
+        let connection = TokioIo::new(Connection::new(stream, answering.clone()));
+        let peer = Arc::new(Peer { client, trail: state.look_ahead.trail(client.ip()), answering });
         let service = service_fn(move |request| {
-            let (state, trail) = (Arc::clone(&state), Arc::clone(&trail));
-            async move { Ok::<_, Infallible>(handle(&state, client, &trail, request).await) }
+            let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
+            async move { Ok::<_, Infallible>(handle(&state, &peer, request).await) }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection(connection, service).into_owned();
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {
@@ -77,8 +87,9 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
 }
 
 /// One request from its path to its answer.
-async fn handle(service: &Service, client: SocketAddr, trail: &Trail, http: http::Request<Incoming>) -> Response<Body> {
+async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
+    let Peer { client, trail, answering } = peer;
     let path = http.uri().path();
     let is_head = http.method() == Method::HEAD;
     let is_get = http.method() == Method::GET;
@@ -86,6 +97,9 @@ async fn handle(service: &Service, client: SocketAddr, trail: &Trail, http: http
         Some(hot) => {
             service.look_ahead.asked(trail, &hot.request, started);
             service.look_ahead.answered(trail, &hot, started);
+            if let Some(twin) = hot.twin() {
+                answering.with(twin);
+            }
             (hot.endpoint, Outcome::Hit, respond::respond(hot.endpoint, Answer::Hot(hot)))
         }
         None if !is_get && !is_head => (Endpoint::Other, Outcome::Error, respond::method_not_allowed()),
@@ -112,7 +126,7 @@ async fn handle(service: &Service, client: SocketAddr, trail: &Trail, http: http
     let elapsed = started.elapsed();
     let (status, bytes) = (response.status().as_u16(), if is_head { 0 } else { length });
     service.counters.count(endpoint, outcome, elapsed, bytes);
-    service.log.log(&Line { client, endpoint, path, status, outcome, bytes, elapsed });
+    service.log.log(&Line { client: *client, endpoint, path, status, outcome, bytes, elapsed });
     if is_head { respond::without_body(response) } else { response }
 }
 

@@ -158,7 +158,7 @@ impl Upstream {
             return Err(FetchError::Local("a file that is no zip".to_owned()));
         };
         let reader = file.reader();
-        let verdict = tokio::task::spawn_blocking(move || hash_zip(std::io::BufReader::new(reader), &module, &version));
+        let verdict = tokio::task::spawn_blocking(move || hash_zip(reader, &module, &version));
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
         let h1 = hash.map_err(|error| match error {
             ZipError::Io(error) => FetchError::Local(error.to_string()),

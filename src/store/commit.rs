@@ -28,6 +28,8 @@ const MANY: usize = 8;
 const QUEUE: usize = 4096;
 /// How long a download waits for a disk that has fallen behind.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A tenth of the share that the other threads have of a busy processor.
+const NICE: i32 = 10;
 
 /// An object that is to become visible.
 pub(super) struct Commit {
@@ -59,6 +61,7 @@ impl Committer {
         let backlog = watch::Sender::new(0_u64);
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
         let run = move || {
+            give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once()) {
                 let bytes: u64 = batch.iter().map(Commit::size).sum();
                 account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
@@ -144,6 +147,14 @@ impl Commit {
             Content::Bytes(_) => room,
             Content::Zip(_, hash) => room.plus(Room::of(hash.len() as u64)),
         }
+    }
+}
+
+/// Runs this thread when the others leave room: nobody waits for a commit, and every client waits for the others.
+fn give_way() {
+    let thread = Some(rustix::thread::gettid());
+    if let Err(error) = rustix::process::setpriority_process(thread, NICE) {
+        tracing::debug!(%error, "can't lower the priority of the committing thread");
     }
 }
 
@@ -256,7 +267,9 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
 /// Returns the room of what was there before.
 fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
     let parent = file.to.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent)?;
+    if !folders.contains(parent) {
+        fs::create_dir_all(parent)?;
+    }
     let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
     usage.stamp_new(file.temp.path(), &file.to);
     match file.temp {

@@ -86,7 +86,7 @@ impl Growing {
     /// Reads from the beginning, without moving any other reader.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader { file: self.file(), position: 0 }
+        Reader::new(self.file())
     }
 
     /// Where it lies until it is committed; nowhere if the volume could not take it.
@@ -208,7 +208,7 @@ impl Place {
         if let PlaceKind::Memory(share) = &mut to.kind {
             share.grow(written)?;
         }
-        let mut from = Reader { file: Arc::clone(&self.file), position: 0 }.take(written);
+        let mut from = Reader::new(Arc::clone(&self.file)).take(written);
         // The new file's own position is used by nobody else.
         io::copy(&mut from, &mut to.file.as_ref())?;
         *self = to;
@@ -223,16 +223,46 @@ impl Place {
     }
 }
 
-/// Reads a file by position: its handle is shared with others.
+/// Reads a file by position: its handle is shared with others. Buffered, and a seek keeps the buffer: who reads a zip seeks
+/// a few bytes ahead four times a file.
 #[derive(Debug)]
 pub struct Reader {
     file: Arc<File>,
     position: u64,
+    /// What the file has from `window_at` on.
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+const WINDOW: usize = 64 << 10;
+
+impl Reader {
+    fn new(file: Arc<File>) -> Self {
+        Self { file, position: 0, window: Vec::new(), window_at: 0 }
+    }
+
+    /// What the window has from the position on.
+    fn ahead(&self) -> &[u8] {
+        let skipped = self.position.checked_sub(self.window_at).and_then(|skipped| usize::try_from(skipped).ok());
+        skipped.and_then(|skipped| self.window.get(skipped..)).unwrap_or_default()
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        self.window.resize(WINDOW, 0);
+        let read = self.file.read_at(&mut self.window, self.position);
+        // After an error it must hold nothing.
+        self.window.truncate(*read.as_ref().unwrap_or(&0));
+        self.window_at = self.position;
+        read.map(drop)
+    }
 }
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.position)?;
+        if self.ahead().is_empty() {
+            self.fill()?;
+        }
+        let read = self.ahead().read(buffer)?;
         self.position += read as u64;
         Ok(read)
     }
@@ -258,7 +288,7 @@ impl Drop for Growing {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
 
@@ -283,6 +313,26 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(growing.restart().unwrap());
         assert_eq!(growing.file().metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_reader_gives_the_files_bytes_wherever_it_seeks() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3 * WINDOW as u32).flat_map(u32::to_le_bytes).collect();
+        let growing = growing(folder.path());
+        growing.file().write_all_at(&bytes, 0).unwrap();
+        let (mut reader, mut piece) = (growing.reader(), [0; 9]);
+        let window = WINDOW as u64;
+        for at in [0, 5, 4, window - 3, window, 2 * window + 1, 7, window + 2, bytes.len() as u64 - 9] {
+            reader.seek(SeekFrom::Start(at)).unwrap();
+            reader.read_exact(&mut piece).unwrap();
+            assert_eq!(piece, bytes[at as usize..][..9], "at {at}");
+        }
+        assert_eq!(reader.read(&mut piece).unwrap(), 0, "at the end");
+        assert_eq!(reader.seek(SeekFrom::Current(-2)).unwrap(), bytes.len() as u64 - 2);
+        let mut all = Vec::new();
+        growing.reader().read_to_end(&mut all).unwrap();
+        assert!(all == bytes);
     }
 
     #[tokio::test]

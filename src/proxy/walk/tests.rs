@@ -1,0 +1,201 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn request(path: &str) -> Arc<Request> {
+    Arc::new(Request::parse(path).unwrap())
+}
+
+struct Client {
+    walk: Walk,
+    infos: Infos,
+    now: Instant,
+}
+
+impl Client {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { walk: Walk::new(now), infos: Infos::default(), now }
+    }
+
+    /// Of what is here.
+    fn finds(&mut self, path: &str) -> Vec<String> {
+        names(&self.walk.asked(&request(path), &mut self.infos, self.now))
+    }
+
+    /// Of what is not here.
+    fn asks(&mut self, path: &str) -> Vec<String> {
+        let mut steps = self.finds(path);
+        steps.extend(names(&self.walk.missed(&request(path), &mut self.infos)));
+        steps
+    }
+
+    fn reads(&mut self, path: &str, file: &str) -> Vec<String> {
+        let request = request(path);
+        names(&self.walk.read(request.module().unwrap(), request.version().unwrap(), file.as_bytes()))
+    }
+}
+
+fn names(steps: &[Step]) -> Vec<String> {
+    let mark = |why| match why {
+        Why::Certain => "",
+        Why::Unpruned => "*",
+        Why::Guessed => "?",
+    };
+    steps.iter().map(|s| format!("{}{}", s.request.escaped(), mark(s.why))).collect()
+}
+
+#[test]
+fn a_zip_brings_the_mod_and_the_info_of_its_version_once() {
+    let mut client = Client::new();
+    assert_eq!(client.asks("/a.example/m/@v/v1.0.0.zip"), ["a.example/m/@v/v1.0.0.mod", "a.example/m/@v/v1.0.0.info"]);
+    assert!(client.asks("/a.example/m/@v/v1.0.0.zip").is_empty());
+}
+
+#[test]
+fn an_old_module_is_followed_to_the_last_and_each_version_once() {
+    let mut client = Client::new();
+    client.asks("/a.example/m/@v/v1.0.0.mod");
+    let first = client.reads("/a.example/m/@v/v1.0.0.mod", "module a.example/m\ngo 1.16\nrequire b.example/n v1.0.0\n");
+    assert_eq!(first, ["b.example/n/@v/v1.0.0.mod*"]);
+    let below = b"module b.example/n\ngo 1.24\nrequire (\nc.example/o v1.2.0\na.example/m v1.0.0\nb.example/n v1.0.0\n)\n";
+    assert_eq!(names(&client.walk.read_unpruned(below)), ["c.example/o/@v/v1.2.0.mod*"]);
+    assert!(client.walk.read_unpruned(below).is_empty());
+}
+
+#[test]
+fn a_pruned_module_gives_guesses_of_rising_versions() {
+    let mut client = Client::new();
+    let file = |v: &str| format!("module x.example/m\ngo 1.17\nrequire b.example/n {v}\n");
+    assert_eq!(client.reads("/a.example/m/@v/v1.0.0.mod", &file("v1.5.0")), ["b.example/n/@v/v1.5.0.mod?"]);
+    assert!(client.reads("/a.example/o/@v/v1.0.0.mod", &file("v1.4.0")).is_empty());
+    assert_eq!(client.reads("/a.example/p/@v/v1.0.0.mod", &file("v1.10.0")), ["b.example/n/@v/v1.10.0.mod?"]);
+}
+
+#[test]
+fn what_the_client_asked_for_by_itself_is_not_guessed_again_at_a_lower_version() {
+    let mut client = Client::new();
+    client.asks("/a.example/m/@v/v1.0.0.mod");
+    client.asks("/b.example/n/@v/v1.5.0.mod");
+    client.walk.roots = 1;
+    let lower = "module a.example/m\ngo 1.24\nrequire b.example/n v1.4.0\n";
+    assert!(client.reads("/a.example/m/@v/v1.0.0.mod", lower).is_empty());
+}
+
+#[test]
+fn a_client_with_a_go_mod_file_of_its_own_needs_no_guesses_until_another_walk() {
+    let mut client = Client::new();
+    let file = |v: &str| format!("module x.example/m\ngo 1.24\nrequire c.example/o {v}\n");
+    client.asks("/a.example/m/@v/v1.0.0.mod");
+    client.asks("/b.example/n/@v/v1.0.0.mod");
+    assert!(client.reads("/a.example/m/@v/v1.0.0.mod", &file("v1.0.0")).is_empty());
+    client.finds("/d.example/p/@v/v1.0.0.info");
+    client.asks("/d.example/p/@v/v1.0.0.mod");
+    assert_eq!(client.reads("/d.example/p/@v/v1.0.0.mod", &file("v1.2.0")), ["c.example/o/@v/v1.2.0.mod?"]);
+    // It follows from what was read.
+    client.asks("/c.example/o/@v/v1.2.0.mod");
+    assert_eq!(client.reads("/c.example/o/@v/v1.2.0.mod", &file("v1.3.0")), ["c.example/o/@v/v1.3.0.mod?"]);
+}
+
+#[test]
+fn a_build_asks_for_the_zip_first_and_its_go_mod_is_not_followed() {
+    let mut client = Client::new();
+    client.asks("/a.example/m/@v/v1.0.0.zip");
+    client.asks("/a.example/m/@v/v1.0.0.mod");
+    assert!(client.reads("/a.example/m/@v/v1.0.0.mod", "module a.example/m\nrequire b.example/n v1.0.0\n").is_empty());
+}
+
+#[test]
+fn what_does_not_parse_is_not_followed() {
+    assert!(Client::new().reads("/a.example/m/@v/v1.0.0.mod", "module a.example/m\nrequire (\n").is_empty());
+}
+
+#[test]
+fn the_first_info_of_a_walk_brings_those_of_the_selected_versions() {
+    let mut client = Client::new();
+    for m in ["a.example/m/@v/v1.9.0", "a.example/n/@v/v1.0.0", "a.example/m/@v/v1.10.0", "a.example/!o/@v/v2.0.0+incompatible"] {
+        assert!(client.asks(&format!("/{m}.mod")).is_empty());
+    }
+    let infos = ["a.example/m/@v/v1.10.0.info", "a.example/n/@v/v1.0.0.info", "a.example/!o/@v/v2.0.0+incompatible.info"];
+    assert_eq!(client.asks("/a.example/m/@v/v1.10.0.info"), infos);
+    assert!(client.asks("/a.example/n/@v/v1.0.0.info").is_empty());
+}
+
+#[test]
+fn what_is_here_brings_nothing_until_something_is_not() {
+    let mut client = Client::new();
+    for i in 0..5 {
+        client.finds(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    assert!(client.finds("/a.example/m0/@v/v1.0.0.info").is_empty());
+    assert_eq!(client.asks("/a.example/m1/@v/v1.0.0.info").len(), 5);
+    assert!(client.finds("/a.example/m0/@v/v1.0.0.zip").is_empty());
+    assert_eq!(client.asks("/a.example/m1/@v/v1.0.0.zip"), ["a.example/m0/@v/v1.0.0.zip", "a.example/m1/@v/v1.0.0.zip"]);
+}
+
+#[test]
+fn another_walk_and_another_row_of_infos_begin_anew() {
+    let mut client = Client::new();
+    for i in 0..5 {
+        client.finds(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    client.finds("/a.example/m0/@v/v1.0.0.info");
+    client.finds("/a.example/m0/@v/v1.0.0.zip");
+    client.finds("/b.example/m0/@v/v1.0.0.info");
+    assert_eq!(client.asks("/b.example/m0/@v/v1.0.0.zip"), ["b.example/m0/@v/v1.0.0.zip"]);
+    client.finds("/b.example/m0/@v/v1.0.0.mod");
+    assert!(client.asks("/b.example/m1/@v/v1.0.0.info").is_empty());
+}
+
+#[test]
+fn three_mods_are_no_walk() {
+    let mut client = Client::new();
+    for i in 0..3 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    assert!(client.asks("/a.example/m1/@v/v1.0.0.info").is_empty());
+}
+
+#[test]
+fn the_first_zip_after_infos_brings_the_zips_of_exactly_those_in_that_order() {
+    let mut client = Client::new();
+    for v in ["v1.0.0", "v1.1.0", "v1.2.0"] {
+        client.asks(&format!("/a.example/m/@v/{v}.info"));
+    }
+    let zips = ["a.example/m/@v/v1.0.0.zip", "a.example/m/@v/v1.1.0.zip", "a.example/m/@v/v1.2.0.zip"];
+    assert_eq!(client.asks("/a.example/m/@v/v1.1.0.zip"), zips);
+    assert!(!client.asks("/a.example/m/@v/v1.2.0.zip").iter().any(|step| step.ends_with(".zip")));
+}
+
+#[test]
+fn infos_of_another_connection_or_before_another_question_bring_no_zips() {
+    let mut client = Client::new();
+    client.asks("/a.example/m/@v/v1.0.0.info");
+    client.infos = Infos::default();
+    assert!(!client.asks("/a.example/m/@v/v1.0.0.zip").iter().any(|step| step.ends_with(".zip")));
+    for between in ["/a.example/m/@v/list", "/a.example/n/@v/v1.0.0.mod", "/a.example/n/@v/main.info"] {
+        client.asks("/a.example/o/@v/v1.0.0.info");
+        client.asks(between);
+        assert!(!client.asks("/a.example/o/@v/v1.0.0.zip").iter().any(|step| step.ends_with(".zip")), "{between}");
+    }
+}
+
+#[test]
+fn a_minute_of_silence_forgets() {
+    let mut client = Client::new();
+    for i in 0..4 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    client.now += SILENCE + Duration::from_secs(1);
+    assert!(client.asks("/a.example/m1/@v/v1.0.0.info").is_empty());
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut client = Client::new();
+    for i in 0..MAX_REMEMBERED + 10 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+        client.reads(&format!("/a.example/m{i}/@v/v1.0.0.mod"), &format!("module x\ngo 1.20\nrequire b.example/m{i} v1.0.0\n"));
+    }
+    assert_eq!((client.walk.mods.len(), client.walk.highest.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+}
