@@ -4,6 +4,7 @@
 mod explain;
 mod faults;
 mod go_client;
+mod hits;
 mod http_proxy;
 mod look_ahead;
 mod policy;
