@@ -34,6 +34,7 @@ await() { # URL: until it answers
   echo "benches: $1 did not answer" >&2; return 1
 }
 stop() { kill "$1" 2>/dev/null || true; wait "$1" 2>/dev/null || true; }
+field() { awk -v f="$2" '{print $f}' "$1"; } # FILE N
 median() { sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 lowest() { sort -n | head -1; }
 highest() { sort -n | tail -1; }

@@ -103,10 +103,7 @@ impl Live {
         let look = files.look();
         let mut refused = None;
         let sources = match sources_of(&look, &lasting) {
-            Ok(sources) => {
-                files.remember(&look).await;
-                sources
-            }
+            Ok(sources) => sources,
             // A bad ConfigMap must not stop a restart.
             Err(error) => {
                 let Ok(text) = std::fs::read_to_string(&files.last_good) else {
@@ -188,6 +185,10 @@ impl Live {
     pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let Some(files) = &self.files else { return };
         let mut last = self.first_look.clone();
+        // Here, since no client waits for a disk at the start.
+        if self.refused().is_none() {
+            files.remember(&last).await;
+        }
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
             let look = files.look();
             if look == last {

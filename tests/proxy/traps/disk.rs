@@ -87,7 +87,7 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
     assert!(!stage.has("v1.1.0.zip") && !stage.has("v1.2.0.zip"));
     // Also after a restart.
     stage.restart(&config(&[&upstream])).await;
-    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::Full));
+    eventually("the trouble is found out", async || report(&stage).await.storage == Some(StorageTrouble::Full)).await;
     expect_whole(&stage, "v1.0.0").await;
     assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on after a restart");
     expect_whole(&stage, "v1.2.0").await;
