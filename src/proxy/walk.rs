@@ -46,7 +46,7 @@ pub(super) struct Walk {
     last: Instant,
     /// The go.mod files of the walk: those asked for one after another, without an `.info` in between.
     mods: Vec<Arc<Request>>,
-    /// How many of these nothing read before required: the client has them from a go.mod file of its own.
+    /// How many go.mod files were asked for that nothing read before requires: the client has them from one of its own.
     roots: usize,
     /// An `.info` was asked for since: the next go.mod file begins another walk.
     walked: bool,
@@ -102,7 +102,6 @@ impl Walk {
                 *infos = Infos::default();
                 if std::mem::take(&mut self.walked) {
                     self.mods.clear();
-                    self.roots = 0;
                 }
                 if request.module().zip(request.version()).is_some_and(|(module, version)| self.raise(module, version)) {
                     self.roots += 1;
