@@ -1,6 +1,6 @@
 //! `h1:` hashes, and the checks without which a zip is not a module's.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 
 use base64::Engine;
@@ -42,9 +42,10 @@ fn check_entries(entries: &[Entry], module: &ModulePath, version: &Version) -> R
     entries.iter().try_for_each(|entry| rules.check(&entry.name, entry.size))
 }
 
-/// Checks the entries of folders as far as hashing opens them: of those that have one name, Go opens the last.
+/// Checks the entries of folders as far as hashing opens them: of those that have one name, Go opens the last. By name, as Go
+/// does, so that of several faults the same one is named each time.
 fn check_folders<R: Read + Seek>(zip: &mut R, entries: &[Entry]) -> Result<(), ZipError> {
-    let last: HashMap<&[u8], &Entry> = entries.iter().filter(|e| is_folder(e)).map(|e| (e.name.as_slice(), e)).collect();
+    let last: BTreeMap<&[u8], &Entry> = entries.iter().filter(|e| is_folder(e)).map(|e| (e.name.as_slice(), e)).collect();
     for entry in last.into_values() {
         body_offset(zip, entry)?;
         if entry.size != 0 {
@@ -153,6 +154,16 @@ mod tests {
         writer.add_directory("corp.example/a@v1.0.0/d/", SimpleFileOptions::default()).unwrap();
         let folder = writer.finish().unwrap().into_inner();
         assert_ne!(hash(folder).unwrap(), hash(zip(&[])).unwrap());
+    }
+
+    #[test]
+    fn of_several_bad_folders_the_first_by_name_is_the_one_that_is_named() {
+        let names: Vec<String> = (10..30).rev().map(|i| format!("corp.example/a@v1.0.0/d{i}/")).collect();
+        let bad = zip(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for _ in 0..5 {
+            let error = hash(bad.clone()).unwrap_err().to_string();
+            assert!(error.contains("v1.0.0/d10/"), "{error}");
+        }
     }
 
     #[test]
