@@ -26,7 +26,7 @@ pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Report, Scrub};
 
 use crate::gomod::semver::compare_for_list;
-use crate::gomod::{ModulePath, Request, Version};
+use crate::gomod::{ModulePath, Patterns, Request, Version};
 use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
@@ -106,6 +106,11 @@ impl Store {
     /// Changes the limit, in bytes. The next commit keeps to it.
     pub fn set_limit(&self, limit: Option<u64>) {
         self.usage.set_limit(limit);
+    }
+
+    /// Says which modules are private: their zips are evicted last.
+    pub fn set_private(&self, modules: Patterns) {
+        self.usage.set_private(modules);
     }
 
     /// The cache's folder.

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
+
 use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
 use super::ledger::{Ledger, Room};
+use crate::gomod::{ModulePath, Patterns};
 use crate::telemetry::Metrics;
 
 /// Eviction goes on until this share of the limit is left.
@@ -24,6 +27,7 @@ pub(super) struct Usage {
     root: PathBuf,
     /// Bytes; `u64::MAX` for none.
     limit: AtomicU64,
+    private: ArcSwap<Patterns>,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
     /// The process ends: a long count is given up.
@@ -38,6 +42,8 @@ enum Class {
     Zip,
     /// Files of versions, lists, and what a checksum database said: all of it can be had again.
     Small,
+    /// A zip of a private module: nobody in the world has another copy, so it goes last.
+    PrivateZip,
     /// The hash of a zip goes with the zip; what was seen first, and the newest tree of a database, must outlive what was
     /// seen; and our own books are not cache.
     Kept,
@@ -46,7 +52,8 @@ enum Class {
 impl Usage {
     pub(super) fn new(root: PathBuf, limit: Option<u64>, metrics: Arc<Metrics>) -> Self {
         let ledger = Ledger::open(&root.join(STATE_DIR));
-        let usage = Self { root, limit: AtomicU64::new(0), ledger, ghosts: Mutex::default(), stopping: AtomicBool::new(false), metrics };
+        let (limit_bytes, stopping) = (AtomicU64::new(0), AtomicBool::new(false));
+        let usage = Self { root, limit: limit_bytes, private: ArcSwap::default(), ledger, ghosts: Mutex::default(), stopping, metrics };
         usage.set_limit(limit);
         usage.publish(usage.ledger.last());
         usage
@@ -55,6 +62,11 @@ impl Usage {
     pub(super) fn set_limit(&self, limit: Option<u64>) {
         self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.metrics.cache_limit_bytes.set(limit.map_or(0, to_gauge));
+    }
+
+    /// Says which modules are private.
+    pub(super) fn set_private(&self, modules: Patterns) {
+        self.private.store(Arc::new(modules));
     }
 
     /// How many bytes are made visible in one step: a small part of the limit.
@@ -107,7 +119,7 @@ impl Usage {
         let (limit, target) = (self.limit(), share(self.limit(), LOW_WATERMARK).saturating_sub(incoming.bytes));
         let ((), room) = self.ledger.change(|room| {
             if room.plus(incoming).bytes > limit {
-                for class in [Class::Zip, Class::Small] {
+                for class in [Class::Zip, Class::Small, Class::PrivateZip] {
                     self.evict(class, room, target);
                 }
                 if room.plus(incoming).bytes > limit {
@@ -151,7 +163,7 @@ impl Usage {
             }
             let mut freed = Room::of(object.size);
             let hash_file = object.path.with_extension("ziphash");
-            if class == Class::Zip && fs::remove_file(&hash_file).is_ok() {
+            if class != Class::Small && fs::remove_file(&hash_file).is_ok() {
                 freed = freed.plus(Room::of(1));
             }
             *room = room.minus(freed);
@@ -181,10 +193,24 @@ impl Usage {
             Ok(state) if state.starts_with("mutable") => Class::Small,
             Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
             Ok(_) => Class::Kept,
-            Err(_) if has_extension("zip") => Class::Zip,
+            Err(_) if has_extension("zip") => {
+                if self.is_private(path) {
+                    Class::PrivateZip
+                } else {
+                    Class::Zip
+                }
+            }
             Err(_) if has_extension("ziphash") => Class::Kept,
             Err(_) => Class::Small,
         }
+    }
+
+    /// Whether a file is one of a private module.
+    fn is_private(&self, path: &Path) -> bool {
+        let private = self.private.load();
+        let below = path.strip_prefix(&self.root).ok().filter(|_| !private.is_empty());
+        let escaped = below.and_then(Path::to_str).and_then(|below| below.split_once("/@v/"));
+        escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
     }
 
     fn limit(&self) -> u64 {
@@ -343,5 +369,22 @@ mod tests {
         let exists = |name: &str| folder.path().join(name).exists();
         assert!(exists("a.example/m/@v/v1.0.0.mod"));
         assert!(!exists("a.example/m/@v/v1.0.0.zip") && !exists("a.example/m/@v/v1.0.0.ziphash"));
+    }
+
+    #[test]
+    fn the_zips_of_private_modules_go_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let usage = account(folder.path(), 5);
+        usage.set_private(Patterns::parse(["corp.example/*"]).unwrap().ignoring_case());
+        put(&usage, folder.path(), "corp.example/!m/@v/v1.0.0.zip", 2);
+        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+        put(&usage, folder.path(), "corp.example/n/@v/v1.0.0.zip", 2);
+        let exists = |name: &str| folder.path().join(name).exists();
+        assert!(exists("corp.example/!m/@v/v1.0.0.zip") && exists("corp.example/n/@v/v1.0.0.zip"));
+        assert!(!exists("a.example/m/@v/v1.0.0.zip"));
+        put(&usage, folder.path(), "corp.example/o/@v/v1.0.0.zip", 2);
+        assert!(exists("corp.example/o/@v/v1.0.0.zip"));
+        assert_ne!(exists("corp.example/!m/@v/v1.0.0.zip"), exists("corp.example/n/@v/v1.0.0.zip"), "one of the two made room");
     }
 }
