@@ -49,6 +49,7 @@ impl Metrics {
         registry.register(Box::new(conditions.clone()))?;
         let backing_off = IntGauge::new("gomodcache_operator_backing_off", "Objects whose last reconcile failed and that wait.")?;
         registry.register(Box::new(backing_off.clone()))?;
+        crate::telemetry::register_process(registry)?;
         Ok(Self { reconciles, writes, leader, durations, caches, conditions, backing_off })
     }
 

@@ -105,8 +105,8 @@ impl Cache {
     }
 
     pub(super) async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf) -> (Answer, Outcome) {
-        // What is being downloaded is not on disk yet; what is not, may be.
-        if self.downloading(request).is_none() {
+        // What is being fetched is not on disk yet; what is not, may be.
+        if !self.is_fetching(request) {
             match self.read(file.clone()).await {
                 Ok(Some(object)) => return (answer_from_disk(object, request, &file), Outcome::Hit),
                 Ok(None) => {}
@@ -156,7 +156,7 @@ impl Cache {
             last_use: metadata.and_then(|metadata| metadata.modified().ok()).and_then(|time| jiff::Timestamp::try_from(time).ok()),
             hash,
             in_memory: self.memory.get(&request.as_go_asks(), now).is_some(),
-            downloading: self.downloading(request).is_some(),
+            downloading: self.is_fetching(request),
             known_absent: self.known_absent(request).is_some(),
         }
     }
@@ -171,26 +171,39 @@ impl Cache {
         self.live.chain().is_offline()
     }
 
-    /// The download of an object that is under way, from the sources in use now.
-    pub(super) fn downloading(&self, request: &Request) -> Option<Download> {
-        self.downloads.get(request, self.memory.epoch())
+    /// Whether an object is being fetched from the sources in use now.
+    pub(super) fn is_fetching(&self, request: &Request) -> bool {
+        self.downloads.is_fetching(request, self.memory.epoch())
+    }
+
+    /// Whether nothing of a module may be fetched ahead now.
+    pub(super) fn is_held_back(&self, module: Option<&ModulePath>) -> bool {
+        self.live.chain().is_in_trouble(module.is_some_and(|module| self.is_private(module)))
     }
 
     /// Joins the download of an object, or starts it, and waits until there is something to answer.
     pub(super) async fn download(self: &Arc<Self>, request: &Request) -> (Result<Content, FetchError>, Outcome) {
-        match self.start(request) {
-            Ok((download, started)) => (download.content().await, if started { Outcome::Miss } else { Outcome::Coalesced }),
-            Err(error) => (Err(error), Outcome::Error),
+        loop {
+            let (download, started) = match self.start(request, false) {
+                Ok(started) => started,
+                Err(error) => return (Err(error), Outcome::Error),
+            };
+            let content = download.content().await;
+            // It was to be fetched ahead, before anybody asked; now somebody does.
+            if !matches!(content, Err(FetchError::HeldBack)) {
+                return (content, if started { Outcome::Miss } else { Outcome::Coalesced });
+            }
         }
     }
 
-    pub(super) fn start(self: &Arc<Self>, request: &Request) -> Result<(Download, bool), FetchError> {
+    /// Joins the download of an object, or starts it; `is_ahead`: nobody waits for it.
+    pub(super) fn start(self: &Arc<Self>, request: &Request, is_ahead: bool) -> Result<(Download, bool), FetchError> {
         let growing = || match request {
             Request::Zip(..) => self.store.growing().map(|growing| Some(Arc::new(growing))),
             _ => Ok(None),
         };
         let this = Arc::clone(self);
-        self.downloads.join_or_start(request, self.memory.epoch(), growing, |reporter| {
+        self.downloads.join_or_start(request, self.memory.epoch(), is_ahead, growing, |reporter| {
             tokio::spawn(async move { this.run(&reporter).await });
         })
     }
@@ -217,8 +230,9 @@ impl Cache {
             Some((_, path)) => chain.fetch_sumdb(path).await.map(Fetched::Bytes),
             None => {
                 let is_private = request.module().is_some_and(|module| verify.is_private(module));
-                let (check, file) = (check_of(request), reporter.growing().cloned());
-                chain.fetch(&Wanted { path: request.escaped(), endpoint: request.endpoint(), is_private, check, file }).await
+                let (path, endpoint, check) = (request.escaped(), request.endpoint(), check_of(request));
+                let (is_ahead, file) = (reporter.is_ahead(), reporter.growing().cloned());
+                chain.fetch(&Wanted { path, endpoint, is_private, is_ahead, check, file }).await
             }
         };
         let (content, hash) = match (fetched, reporter.growing()) {

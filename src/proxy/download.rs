@@ -67,6 +67,15 @@ impl Download {
         self.ended().await
     }
 
+    /// Whether there is something to answer, or the reason why not.
+    fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(&*self.ended.borrow(), Some(Err(_)))
+    }
+
     /// Waits until the object was verified, or given up.
     pub(super) async fn ended(mut self) -> Result<Content, FetchError> {
         let ended = self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
@@ -79,21 +88,23 @@ impl Download {
 pub(super) struct Downloads(Mutex<HashMap<Request, Download>>);
 
 impl Downloads {
-    /// The download of an object, if it is under way in this epoch: other sources may give something else.
-    pub(super) fn get(&self, request: &Request, epoch: u64) -> Option<Download> {
-        self.lock().get(request).filter(|download| download.epoch == epoch).cloned()
+    /// Whether an object is being fetched in this epoch: other sources may give something else. What was fetched is on disk, or
+    /// about to be; until then it can be joined.
+    pub(super) fn is_fetching(&self, request: &Request, epoch: u64) -> bool {
+        self.lock().get(request).is_some_and(|download| download.epoch == epoch && !download.has_ended())
     }
 
-    /// Joins a download, or starts one. The flag says that it was started here; then `run` makes the task.
+    /// Joins a download that has not failed, or starts one. The flag says that it was started here; then `run` makes the task.
     pub(super) fn join_or_start(
         self: &Arc<Self>,
         request: &Request,
         epoch: u64,
+        is_ahead: bool,
         growing: impl FnOnce() -> std::io::Result<Option<Arc<Growing>>>,
         run: impl FnOnce(Reporter),
     ) -> Result<(Download, bool), FetchError> {
         let mut downloads = self.lock();
-        if let Some(download) = downloads.get(request).filter(|download| download.epoch == epoch) {
+        if let Some(download) = downloads.get(request).filter(|download| download.epoch == epoch && !download.has_failed()) {
             return Ok((download.clone(), false));
         }
         if downloads.len() >= MAX_DOWNLOADS {
@@ -104,7 +115,7 @@ impl Downloads {
         let download = Download { epoch, ended, growing: growing.clone() };
         downloads.insert(request.clone(), download.clone());
         drop(downloads);
-        run(Reporter { downloads: Arc::clone(self), request: request.clone(), epoch, ended: sender, growing });
+        run(Reporter { downloads: Arc::clone(self), request: request.clone(), epoch, is_ahead, ended: sender, growing });
         Ok((download, true))
     }
 
@@ -119,6 +130,7 @@ pub(super) struct Reporter {
     downloads: Arc<Downloads>,
     request: Request,
     epoch: u64,
+    is_ahead: bool,
     ended: watch::Sender<Ended>,
     growing: Option<Arc<Growing>>,
 }
@@ -131,6 +143,11 @@ impl Reporter {
     /// Of which configuration it is.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether no client asked for it when it was started.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.is_ahead
     }
 
     /// The file that a zip is written to.
@@ -154,8 +171,8 @@ impl Drop for Reporter {
             growing.end(false);
         }
         let mut downloads = self.downloads.lock();
-        // Another configuration's may have taken the place.
-        if downloads.get(&self.request).is_some_and(|download| download.epoch == self.epoch) {
+        // Another configuration's, or a second try, may have taken the place.
+        if downloads.get(&self.request).is_some_and(|download| download.ended.same_channel(&self.ended.subscribe())) {
             downloads.remove(&self.request);
         }
     }

@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::download::Content;
 use super::memory::Hot;
 use crate::gomod::Request;
-use crate::source::{Class, FetchError};
+use crate::source::FetchError;
 use crate::store::Object;
 
 /// What fetching ahead came to.
@@ -20,7 +20,7 @@ pub(super) enum Ahead {
     Fetched(Option<Bytes>),
     /// No upstream has it, or none may be asked for it.
     Absent,
-    /// The upstream is in trouble.
+    /// The upstream is in trouble, or was a moment ago.
     Failed,
 }
 
@@ -43,7 +43,7 @@ impl Cache {
             return Ahead::Present(wants_bytes.then(|| hot.body.clone()));
         }
         let file = self.store.path(request);
-        if self.downloading(request).is_none() {
+        if !self.is_fetching(request) {
             if wants_bytes {
                 if let Ok(Some(Object::Small(bytes))) = self.read(file.clone()).await {
                     return Ahead::Present(Some(bytes));
@@ -55,7 +55,10 @@ impl Cache {
                 return Ahead::Absent;
             }
         }
-        let Ok((download, _)) = self.start(request) else { return Ahead::Absent };
+        if self.is_held_back(request.module()) {
+            return Ahead::Failed;
+        }
+        let Ok((download, _)) = self.start(request, true) else { return Ahead::Absent };
         match download.ended().await {
             Ok(Content::Small(bytes)) => {
                 // An `.info` that may be too young is judged when it is asked for.
@@ -66,7 +69,8 @@ impl Cache {
             }
             Ok(Content::Unproven(bytes)) => Ahead::Fetched(wants_bytes.then_some(bytes)),
             Ok(Content::Zip(_)) => Ahead::Fetched(None),
-            Err(FetchError::Fault(fault)) if !matches!(fault.class, Class::Verification | Class::ClientError) => Ahead::Failed,
+            Err(FetchError::HeldBack) => Ahead::Failed,
+            Err(FetchError::Fault(fault)) if fault.class.is_trouble() => Ahead::Failed,
             Err(_) => Ahead::Absent,
         }
     }

@@ -85,14 +85,16 @@ impl Live {
         let Some(config) = &settings.config else {
             let (config, credentials) = from_environment(settings.listen).await?;
             let sources = Sources::new(&config, &credentials, None, &lasting).map_err(Error::Source)?;
-            return Ok(Self {
+            let live = Self {
                 sources: ArcSwap::from_pointee(sources),
                 files: None,
                 first_look: Look::default(),
                 refused: Mutex::default(),
                 changed: ArcSwapOption::empty(),
                 lasting,
-            });
+            };
+            live.instruct_store();
+            return Ok(live);
         };
         let files = Files {
             config: config.clone(),
@@ -126,7 +128,8 @@ impl Live {
             lasting,
         };
         live.publish();
-        live.set_limit();
+        live.chain().publish_expiries();
+        live.instruct_store();
         Ok(live)
     }
 
@@ -174,11 +177,13 @@ impl Live {
         self.changed.load().as_ref().is_none_or(|changed| changed.elapsed() >= age)
     }
 
-    /// The command line's limit stands unless the configuration has one.
-    fn set_limit(&self) {
-        if let Some(limit) = self.sources.load().cache_limit {
+    /// Tells the store what it may hold, and what goes last. The command line's limit stands unless the configuration has one.
+    fn instruct_store(&self) {
+        let sources = self.sources.load();
+        if let Some(limit) = sources.cache_limit {
             self.lasting.store.set_limit(Some(limit));
         }
+        self.lasting.store.set_private(sources.verify.private().clone());
     }
 
     /// Follows the files until the token is cancelled.
@@ -201,7 +206,7 @@ impl Live {
                     sources.verify.take_over(&before.verify);
                     self.sources.store(Arc::new(sources));
                     self.set_refused(None);
-                    self.set_limit();
+                    self.instruct_store();
                     self.changed.store(Some(Arc::new(Instant::now())));
                     // After the swap: what the old chain answered must not outlive it.
                     self.lasting.memory.clear();

@@ -2,12 +2,12 @@
 //! cache is bound by round trips, and most of them are one after the other.
 //!
 //! Nothing here delays a client: its own requests never queue, and one that is being fetched ahead is joined. A failure is
-//! no answer for anybody. An upstream that is in trouble is left alone for a while.
+//! no answer for anybody. An upstream that is in trouble is left alone for a while, and the others are asked all the same.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -25,8 +25,6 @@ use crate::telemetry::Metrics;
 const AT_ONCE: usize = 32;
 const MAX_CLIENTS: usize = 1_024;
 const MAX_QUEUE: usize = 16_384;
-/// How long nothing is fetched ahead after an upstream failed.
-const PAUSE: Duration = Duration::from_secs(10);
 
 /// What is known of one client, shared by its connections.
 type Client = Arc<Mutex<Walk>>;
@@ -42,20 +40,14 @@ pub(super) struct LookAhead {
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     clients: Mutex<HashMap<IpAddr, Client>>,
-    queue: Mutex<Queue>,
-    wake: Notify,
-}
-
-#[derive(Default)]
-struct Queue {
     /// Small and certain, then zips, then guesses.
-    lanes: [VecDeque<(Client, Step)>; 3],
-    paused_until: Option<Instant>,
+    lanes: Mutex<[VecDeque<(Client, Step)>; 3]>,
+    wake: Notify,
 }
 
 impl LookAhead {
     pub(super) fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> Self {
-        Self { cache, metrics, clients: Mutex::default(), queue: Mutex::default(), wake: Notify::new() }
+        Self { cache, metrics, clients: Mutex::default(), lanes: Mutex::default(), wake: Notify::new() }
     }
 
     /// A new connection of a client.
@@ -83,29 +75,29 @@ impl LookAhead {
             return;
         }
         let steps = lock(&trail.client).asked(request, &mut lock(&trail.infos), now);
-        self.enqueue(&trail.client, steps, now);
+        self.enqueue(&trail.client, steps);
     }
 
     /// Notes that what a client asked for was not here.
-    pub(super) fn missed(&self, trail: &Trail, request: &Request, now: Instant) {
+    pub(super) fn missed(&self, trail: &Trail, request: &Request) {
         if self.cache.look_ahead() != Mode::Disabled {
             let steps = lock(&trail.client).missed(request, &mut lock(&trail.infos));
-            self.enqueue(&trail.client, steps, now);
+            self.enqueue(&trail.client, steps);
         }
     }
 
     /// Notes what a client got.
-    pub(super) fn answered(&self, trail: &Trail, hot: &Hot, now: Instant) {
+    pub(super) fn answered(&self, trail: &Trail, hot: &Hot) {
         if let Request::Mod(module, version) = &*hot.request
             && hot.take_unread()
             && self.cache.look_ahead() != Mode::Disabled
         {
             let steps = lock(&trail.client).read(module, version, &hot.body);
-            self.enqueue(&trail.client, steps, now);
+            self.enqueue(&trail.client, steps);
         }
     }
 
-    /// Takes steps from the queue until the token is cancelled.
+    /// Takes steps from the lanes until the token is cancelled.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
         loop {
@@ -135,18 +127,12 @@ impl LookAhead {
             Ahead::Present(body) => ("present", body),
             Ahead::Fetched(body) => ("fetched", body),
             Ahead::Absent => ("absent", None),
-            Ahead::Failed => {
-                let now = Instant::now();
-                let mut queue = lock(&self.queue);
-                queue.lanes = Default::default();
-                queue.paused_until = Some(now + PAUSE);
-                ("failed", None)
-            }
+            Ahead::Failed => ("failed", None),
         };
         self.metrics.look_ahead.with_label_values(&[endpoint, result]).inc();
         if let (Why::Unpruned, Some(body)) = (why, body) {
             let steps = self.read_unpruned(client, &body);
-            self.enqueue(client, steps, Instant::now());
+            self.enqueue(client, steps);
         }
     }
 
@@ -154,15 +140,12 @@ impl LookAhead {
         lock(client).read_unpruned(body)
     }
 
-    fn enqueue(&self, client: &Client, steps: Vec<Step>, now: Instant) {
+    fn enqueue(&self, client: &Client, steps: Vec<Step>) {
         if steps.is_empty() || self.cache.is_offline() {
             return;
         }
         let certain_only = self.cache.look_ahead() == Mode::Certain;
-        let mut queue = lock(&self.queue);
-        if queue.paused_until.is_some_and(|until| now < until) {
-            return;
-        }
+        let mut lanes = lock(&self.lanes);
         for step in steps {
             let lane = match (&step.request, step.why) {
                 (_, Why::Guessed) if certain_only => continue,
@@ -170,16 +153,16 @@ impl LookAhead {
                 (Request::Zip(..), _) => 1,
                 _ => 0,
             };
-            if let Some(lane) = queue.lanes.get_mut(lane).filter(|lane| lane.len() < MAX_QUEUE) {
+            if let Some(lane) = lanes.get_mut(lane).filter(|lane| lane.len() < MAX_QUEUE) {
                 lane.push_back((Arc::clone(client), step));
             }
         }
-        drop(queue);
+        drop(lanes);
         self.wake.notify_one();
     }
 
     fn next(&self) -> Option<(Client, Step)> {
-        lock(&self.queue).lanes.iter_mut().find_map(VecDeque::pop_front)
+        lock(&self.lanes).iter_mut().find_map(VecDeque::pop_front)
     }
 }
 

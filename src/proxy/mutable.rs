@@ -32,7 +32,7 @@ impl Cache {
             }
             if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
                 // The task goes on by itself; the next request finds its result.
-                let _revalidation = self.start(request);
+                let _revalidation = self.start(request, false);
                 return (Answer::Stale(bytes.clone(), *age), Outcome::Stale);
             }
         }

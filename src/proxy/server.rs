@@ -96,7 +96,7 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
     let (endpoint, outcome, (response, length)) = match service.cache.hot(path, started).filter(|_| is_get) {
         Some(hot) => {
             service.look_ahead.asked(trail, &hot.request, started);
-            service.look_ahead.answered(trail, &hot, started);
+            service.look_ahead.answered(trail, &hot);
             if let Some(twin) = hot.twin() {
                 answering.with(twin);
             }
@@ -112,10 +112,10 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
                     service.look_ahead.asked(trail, &request, started);
                     let (answer, outcome) = service.cache.answer(&request, path).await;
                     if matches!(outcome, Outcome::Miss | Outcome::Coalesced) {
-                        service.look_ahead.missed(trail, &request, started);
+                        service.look_ahead.missed(trail, &request);
                     }
                     if let Answer::Hot(hot) = &answer {
-                        service.look_ahead.answered(trail, hot, started);
+                        service.look_ahead.answered(trail, hot);
                     }
                     let endpoint = Endpoint::of(&request);
                     (endpoint, outcome, respond::respond(endpoint, answer))

@@ -72,6 +72,11 @@ impl Verify {
         module.as_str() != TOOLCHAIN && self.private.matches(module.as_str())
     }
 
+    /// The private modules.
+    pub(super) fn private(&self) -> &Patterns {
+        &self.private
+    }
+
     /// The database whose answers can be proven.
     pub(super) fn database(&self) -> Option<&Arc<Database>> {
         self.database.as_ref()

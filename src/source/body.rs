@@ -99,7 +99,7 @@ impl Upstream {
             for piece in ready {
                 match piece {
                     Ok(mut piece) => {
-                        self.metrics.upstream_bytes.inc_by(piece.len() as u64);
+                        self.bytes.inc_by(piece.len() as u64);
                         let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
                         skip -= skipped as u64;
                         good.push(piece.split_off(skipped));
@@ -121,7 +121,7 @@ impl Upstream {
     async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, super::Fault> {
         match tokio::time::timeout(self.timeouts.idle, response.chunk()).await {
             Ok(Ok(chunk)) => {
-                self.metrics.upstream_bytes.inc_by(chunk.as_ref().map_or(0, |c| c.len() as u64));
+                self.bytes.inc_by(chunk.as_ref().map_or(0, |c| c.len() as u64));
                 Ok(chunk)
             }
             Ok(Err(error)) => Err(self.broken(error)),

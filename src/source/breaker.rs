@@ -8,6 +8,8 @@ const THRESHOLD: u32 = 5;
 /// How long it stays open the first time; doubled each time the probe fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How long after a fault nothing is asked that no client waits for.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The state for one upstream.
 #[derive(Debug, Default)]
@@ -15,6 +17,8 @@ pub(super) struct Breaker {
     faults: u32,
     /// When the next request may go through, and how long the pause before it was.
     open: Option<(Instant, Duration)>,
+    /// When the last fault was, of any kind.
+    trouble: Option<Instant>,
 }
 
 impl Breaker {
@@ -34,11 +38,23 @@ impl Breaker {
 
     /// The upstream answered, whatever it said.
     pub(super) fn answered(&mut self) {
-        *self = Self::default();
+        *self = Self { trouble: self.trouble, ..Self::default() };
+    }
+
+    /// The upstream answered, and wants to be left alone.
+    pub(super) fn complained(&mut self, now: Instant) {
+        self.answered();
+        self.trouble = Some(now);
+    }
+
+    /// Whether only what a client waits for may be asked.
+    pub(super) fn is_in_trouble(&self, now: Instant) -> bool {
+        self.trouble.is_some_and(|trouble| now.saturating_duration_since(trouble) < QUIET)
     }
 
     /// The upstream could not be reached, or was silent.
     pub(super) fn failed(&mut self, now: Instant) {
+        self.trouble = Some(now);
         self.faults = self.faults.saturating_add(1);
         if self.faults >= THRESHOLD {
             let pause = self.open.map_or(FIRST_PAUSE, |(_, last)| if self.faults.is_multiple_of(THRESHOLD) { last * 2 } else { last });
@@ -96,5 +112,18 @@ mod tests {
             breaker.failed(now);
         }
         assert_eq!(breaker.admit(now), Err(MAX_PAUSE));
+    }
+
+    #[test]
+    fn a_fault_of_any_kind_is_trouble_for_a_while_whatever_is_answered_in_between() {
+        let now = Instant::now();
+        let (mut silent, mut complaining) = (Breaker::default(), Breaker::default());
+        silent.failed(now);
+        complaining.complained(now);
+        for breaker in [&mut silent, &mut complaining] {
+            breaker.answered();
+            assert!(breaker.is_in_trouble(now) && !breaker.is_in_trouble(now + QUIET));
+            assert_eq!(breaker.admit(now), Ok(()), "clients are not held back");
+        }
     }
 }

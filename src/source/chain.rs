@@ -74,6 +74,17 @@ impl Chain {
         self.upstreams.is_empty()
     }
 
+    /// Whether the upstream that is asked first had a problem a moment ago.
+    #[must_use]
+    pub fn is_in_trouble(&self, is_private: bool) -> bool {
+        self.may_be_asked(is_private).next().is_some_and(|upstream| upstream.is_in_trouble())
+    }
+
+    /// Who may hear of a module, in order.
+    fn may_be_asked(&self, is_private: bool) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().filter(move |upstream| upstream.internal || !is_private)
+    }
+
     /// What a client gets for bytes that a check after the download refused.
     #[must_use]
     pub fn verification_fault(&self, reason: String) -> FetchError {
@@ -91,6 +102,19 @@ impl Chain {
     /// Takes over what the chain before has found out of the same upstreams.
     pub fn take_over(&self, before: &Self) {
         self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
+        // A credential that is used no more must not look like one that is accepted no more.
+        for gone in &before.upstreams {
+            let Some(labels) = gone.credential_labels() else { continue };
+            if !self.upstreams.iter().any(|upstream| upstream.credential_labels() == Some(labels)) {
+                gone.forget_credential();
+            }
+        }
+        self.publish_expiries();
+    }
+
+    /// Says in the metrics when credentials expire, as far as they say so themselves.
+    pub fn publish_expiries(&self) {
+        self.upstreams.iter().for_each(|upstream| upstream.publish_expiry());
     }
 
     /// Redirects that were refused lately, sorted, each once.
@@ -111,8 +135,8 @@ impl Chain {
     pub fn credential_verdicts(&self) -> Vec<CredentialVerdict> {
         let mut verdicts: BTreeMap<(String, String), bool> = BTreeMap::new();
         for upstream in &self.upstreams {
-            if let (Some((secret, _)), Some(accepted)) = (&upstream.credential, upstream.facts.accepted()) {
-                *verdicts.entry((secret.clone(), upstream.host.clone())).or_insert(true) &= accepted;
+            if let (Some(held), Some(accepted)) = (&upstream.credential, upstream.facts.accepted()) {
+                *verdicts.entry((held.name().to_owned(), upstream.host.clone())).or_insert(true) &= accepted;
             }
         }
         verdicts.into_iter().map(|((secret, upstream), accepted)| CredentialVerdict { secret, upstream, accepted }).collect()
@@ -131,10 +155,10 @@ impl Chain {
     /// See [`FetchError`].
     pub async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
         let mut worst: Option<FetchError> = None;
-        if wanted.is_private && !self.is_offline() && !self.upstreams.iter().any(|upstream| upstream.internal) {
+        if !self.is_offline() && self.may_be_asked(wanted.is_private).next().is_none() {
             return Err(FetchError::Private);
         }
-        for upstream in self.upstreams.iter().filter(|upstream| upstream.internal || !wanted.is_private) {
+        for upstream in self.may_be_asked(wanted.is_private) {
             // Another upstream's zip may be packed differently: its bytes can't follow what a client has already.
             if let Some(file) = &wanted.file
                 && !file.restart().map_err(|e| FetchError::Local(e.to_string()))?
@@ -209,5 +233,5 @@ impl Chain {
 }
 
 fn sumdb_wanted(path: String) -> Wanted {
-    Wanted { path, endpoint: "sumdb", is_private: false, check: Check::Text, file: None }
+    Wanted { path, endpoint: "sumdb", is_private: false, is_ahead: false, check: Check::Text, file: None }
 }

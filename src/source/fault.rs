@@ -71,6 +71,12 @@ impl Class {
         matches!(self, Self::Dns | Self::Connect | Self::Tls | Self::Timeout)
     }
 
+    /// Whether the upstream has a problem with us, and not only with what was asked for.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        !matches!(self, Self::ClientError | Self::Verification)
+    }
+
     fn advice(self) -> &'static str {
         match self {
             Self::Dns => "check the host's name and the addresses that the cache may use",
@@ -131,6 +137,9 @@ pub enum FetchError {
     /// An upstream could not answer.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// Nobody waits for it, and the upstream was in trouble a moment ago.
+    #[error("not fetched ahead: the upstream is in trouble")]
+    HeldBack,
     /// The cache's own disk failed.
     #[error("the cache can't write its volume: {0}")]
     Local(String),

@@ -1,14 +1,17 @@
 //! Where modules come from: the ordered chain of upstreams, redirects, credentials and dialling. Knows nothing of the
 //! cache or of clients.
 
+mod attempt;
 mod body;
 mod breaker;
 mod chain;
+mod credential;
 mod environment;
 mod facts;
 mod fault;
 mod http_proxy;
 mod journal;
+mod known;
 mod request;
 mod resolve;
 mod upstream;
@@ -51,6 +54,8 @@ pub struct Wanted {
     pub endpoint: &'static str,
     /// Only internal upstreams may be asked.
     pub is_private: bool,
+    /// No client waits for it: an upstream in trouble is not asked.
+    pub is_ahead: bool,
     /// How the answer is verified.
     pub check: Check,
     /// Where a body too large for memory is written, and read by others at the same time. Absent: it is kept in memory.

@@ -6,33 +6,25 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, IF_RANGE, LOCATION, RANGE};
-use http::{HeaderValue, StatusCode};
-use reqwest::Response;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::{RequestBuilder, Response};
 use url::{Host, Url};
 
+use super::credential::{Held, Which, is_refusal};
 use super::resolve::ResolveError;
 use super::upstream::Upstream;
 use super::{Class, Fault};
-use crate::config::CredentialSecret;
+use crate::config::{Credential, CredentialSecret};
 
 const MAX_REDIRECTS: usize = 10;
 
-/// Where a broken transfer goes on.
-#[derive(Clone, Debug)]
-pub(super) struct Resume {
-    /// Bytes that are here already.
-    pub(super) from: u64,
-    /// The entity tag of what they are the beginning of.
-    pub(super) tag: Option<HeaderValue>,
-}
-
 impl Upstream {
-    /// Sends the request and follows redirects, each hop only where the configuration allows.
-    pub(super) async fn follow(&self, path: &str, resume: Option<&Resume>) -> Result<Response, Fault> {
+    /// Sends the request with some headers and follows redirects, each hop only where the configuration allows.
+    pub(super) async fn follow(&self, path: &str, headers: &HeaderMap) -> Result<Response, Fault> {
         let mut url = self.join(path)?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(url.clone(), resume).await?;
+            let response = self.send(url.clone(), headers).await?;
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(response);
             }
@@ -55,7 +47,7 @@ impl Upstream {
         Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")))
     }
 
-    async fn send(&self, url: Url, resume: Option<&Resume>) -> Result<Response, Fault> {
+    async fn send(&self, url: Url, headers: &HeaderMap) -> Result<Response, Fault> {
         let literal = match url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
@@ -67,39 +59,51 @@ impl Upstream {
             let own = url.host() == self.url.host();
             self.resolver.check_literal(address, own).map_err(|e| self.fault(Class::Dns, e.to_string()))?;
         }
-        let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-        let authorization = self.authorization(&url)?;
-        let is_authorized = authorization.is_some();
-        if let Some(value) = authorization {
-            request = request.header(AUTHORIZATION, value);
+        let request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity").headers(headers.clone());
+        match self.credential.as_ref().filter(|_| self.may_carry_credential(&url)) {
+            Some(held) => self.send_with(held, request).await,
+            None => self.send_request(request).await,
         }
-        if let Some(resume) = resume {
-            request = request.header(RANGE, format!("bytes={}-", resume.from));
-            if let Some(tag) = &resume.tag {
-                request = request.header(IF_RANGE, tag.clone());
-            }
+    }
+
+    /// With the credential that is in use, and with the other one if that is refused.
+    async fn send_with(&self, held: &Held, request: RequestBuilder) -> Result<Response, Fault> {
+        let again = request.try_clone();
+        let (response, which) = self.send_authorized(held, request).await?;
+        let Some(again) = again.filter(|_| is_refusal(response.status()) && held.refused(which)) else { return Ok(response) };
+        let (response, which) = self.send_authorized(held, again).await?;
+        if is_refusal(response.status()) {
+            held.refused(which);
         }
+        Ok(response)
+    }
+
+    async fn send_authorized(&self, held: &Held, request: RequestBuilder) -> Result<(Response, Which), Fault> {
+        let (credential, which) = held.to_send();
+        let authorization = self.authorization(held.name(), credential)?;
+        let response = self.send_request(request.header(AUTHORIZATION, authorization)).await?;
+        self.note_verdict(held, which, response.status());
+        Ok((response, which))
+    }
+
+    async fn send_request(&self, request: RequestBuilder) -> Result<Response, Fault> {
         match tokio::time::timeout(self.timeouts.head, request.send()).await {
-            Ok(Ok(response)) => {
-                if is_authorized {
-                    self.facts.answered(response.status());
-                }
-                Ok(response)
-            }
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.transport_fault(&error)),
             Err(_) => Err(self.fault(Class::Timeout, format!("no answer within {:?}", self.timeouts.head))),
         }
     }
 
-    /// The credential, for the upstream's own host over TLS and for no other: a redirect never carries it elsewhere.
-    fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, Fault> {
-        let Some((name, credential)) = &self.credential else { return Ok(None) };
+    /// The upstream's own host over TLS and no other: a redirect never carries the credential elsewhere.
+    fn may_carry_credential(&self, url: &Url) -> bool {
         let same_origin = url.host() == self.url.host() && url.port_or_known_default() == self.url.port_or_known_default();
-        if !same_origin || (url.scheme() != "https" && !self.internal) {
-            return Ok(None);
-        }
+        same_origin && (url.scheme() == "https" || self.internal)
+    }
+
+    /// The header, if the credential's owner lists this host.
+    fn authorization(&self, name: &str, credential: Option<Credential>) -> Result<HeaderValue, Fault> {
         let auth = |reason: String| self.fault(Class::Auth, reason);
-        let credential = credential.as_ref().ok_or_else(|| auth(format!("the credential {name} is missing")))?;
+        let credential = credential.ok_or_else(|| auth(format!("the credential {name} is missing")))?;
         if !credential.hosts.iter().any(|host| host.eq_ignore_ascii_case(&self.host)) {
             return Err(auth(format!("the credential {name} may not be sent to this host: its owner must list it")));
         }
@@ -109,10 +113,11 @@ impl Upstream {
         };
         let mut value = HeaderValue::from_str(&text).map_err(|_| auth(format!("the credential {name} can't stand in a header")))?;
         value.set_sensitive(true);
-        Ok(Some(value))
+        Ok(value)
     }
 
-    fn join(&self, path: &str) -> Result<Url, Fault> {
+    /// The URL of a path.
+    pub(super) fn join(&self, path: &str) -> Result<Url, Fault> {
         let base = self.url.as_str().trim_end_matches('/');
         // The URL's own rules escape everything else that a branch name may hold.
         Url::parse(&format!("{base}/{}", path.replace('#', "%23"))).map_err(|e| self.fault(Class::ClientError, e.to_string()))

@@ -1,17 +1,20 @@
 //! One upstream: how often it is asked, what its status means, and what is counted.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
-use http::header::{CONTENT_RANGE, ETAG, RETRY_AFTER};
-use reqwest::{Client, Response};
+use prometheus::IntCounter;
+use reqwest::Client;
 use url::Url;
 
+use super::attempt::Transfer;
 use super::breaker::Breaker;
+use super::credential::{Held, Which};
 use super::facts::Facts;
 use super::http_proxy::Through;
-use super::request::{Resume, chain_text};
+use super::known::Known;
+use super::request::chain_text;
 use super::resolve::Resolver;
 use super::{Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
@@ -37,14 +40,17 @@ pub(super) struct Upstream {
     pub(super) internal: bool,
     pub(super) host: String,
     pub(super) redirect_hosts: Vec<String>,
-    /// The name of the credential, and the credential if there is one of that name.
-    pub(super) credential: Option<(String, Option<Credential>)>,
+    pub(super) credential: Option<Held>,
     pub(super) client: Client,
     pub(super) resolver: Resolver,
     pub(super) proxy: Option<Through>,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: Arc<Metrics>,
     pub(super) facts: Facts,
+    pub(super) known: Known,
+    pub(super) bytes: IntCounter,
+    /// The same upstream in the next configuration.
+    successor: OnceLock<Arc<Self>>,
     journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
 }
@@ -76,7 +82,8 @@ impl Upstream {
         }
         let client =
             builder.build().map_err(|e| format!("{host}: can't make a TLS client (are CA certificates installed?): {}", chain_text(&e)))?;
-        let credential = config.credential.clone().map(|name| (name, credential.cloned()));
+        let credential = config.credential.clone().map(|name| Held::new(name, credential.cloned()));
+        let bytes = metrics.upstream_bytes.with_label_values(&[&host]);
         Ok(Self {
             url: config.url.clone(),
             fallback: config.fallback,
@@ -90,57 +97,132 @@ impl Upstream {
             proxy: proxy.clone(),
             metrics: Arc::clone(metrics),
             facts: Facts::default(),
+            known: Known::new(),
+            bytes,
+            successor: OnceLock::new(),
             journal: Arc::clone(journal),
             breaker: Mutex::default(),
         })
     }
 
-    /// Asks for one object, a few times if that may help, and counts every try.
+    /// Asks for one object, a few times if that may help, and counts every try. Each try is made as the configuration of its
+    /// time says: a broken zip goes on with the credential and at the addresses of now.
     pub(super) async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
+        let mut transfer = Transfer::default();
         let mut attempt = 1;
-        let mut tag = None;
         loop {
-            self.admit()?;
-            self.metrics.upstream_endpoint_requests.with_label_values(&[wanted.endpoint]).inc();
-            let started = Instant::now();
-            let result = self.try_fetch(wanted, &mut tag).await;
-            let class = match &result {
-                Ok(_) => "ok",
-                Err(FetchError::NotFound { .. }) => "not_found",
-                Err(FetchError::Fault(fault)) => fault.class.as_str(),
-                Err(FetchError::Offline | FetchError::Private | FetchError::Denied(_) | FetchError::Local(_)) => return result,
-            };
-            self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
-            let reason = match &result {
-                Err(FetchError::Fault(fault)) => Some(fault.reason.clone()),
+            let result = self.of_now().counted(wanted, &mut transfer).await;
+            let pause = match &result {
+                Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => pause(fault, attempt),
                 _ => None,
             };
-            self.journal.note(&wanted.path, &self.host, class, reason, started.elapsed());
-            self.note(&result);
-            match &result {
-                Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => match pause(fault, attempt) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return result,
-                },
-                _ => return result,
-            }
+            let Some(pause) = pause else { return result };
+            tokio::time::sleep(pause).await;
             attempt += 1;
         }
     }
 
-    /// Takes over what the configuration before has found out, if this is the same upstream.
-    pub(super) fn take_over(&self, before: &[Arc<Self>]) {
-        if let Some(before) = before.iter().find(|before| before.url == self.url) {
-            self.facts.take_over(&before.facts, &self.redirect_hosts, before.credential == self.credential);
+    /// One try, counted.
+    async fn counted(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Fetched, FetchError> {
+        if wanted.is_private && !self.internal {
+            return Err(FetchError::Private);
+        }
+        self.admit(wanted)?;
+        self.metrics.upstream_endpoint_requests.with_label_values(&[wanted.endpoint]).inc();
+        let started = Instant::now();
+        let result = self.try_fetch(wanted, transfer).await;
+        let (class, reason) = match &result {
+            Ok(_) => ("ok", None),
+            Err(FetchError::NotFound { .. }) => ("not_found", None),
+            Err(FetchError::Fault(fault)) => (fault.class.as_str(), Some(fault.reason.clone())),
+            Err(_) => return result,
+        };
+        let elapsed = started.elapsed();
+        self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
+        self.metrics.upstream_duration.with_label_values(&[&self.host]).observe(elapsed.as_secs_f64());
+        self.journal.note(&wanted.path, &self.host, class, reason, elapsed);
+        self.note(&result);
+        result
+    }
+
+    /// The same upstream as the configuration in use has it.
+    fn of_now(&self) -> &Self {
+        let mut upstream = self;
+        while let Some(next) = upstream.successor.get() {
+            upstream = next;
+        }
+        upstream
+    }
+
+    /// Takes over what the configuration before has found out, if this is the same upstream, and the downloads that it began.
+    pub(super) fn take_over(self: &Arc<Self>, before: &[Arc<Self>]) {
+        let Some(before) = before.iter().find(|before| before.url == self.url) else { return };
+        let is_same_credential = match (&self.credential, &before.credential) {
+            (Some(held), Some(before)) => {
+                held.take_over(before);
+                held.is_same(before)
+            }
+            (held, before) => held.is_none() && before.is_none(),
+        };
+        self.facts.take_over(&before.facts, &self.redirect_hosts, is_same_credential);
+        if is_same_credential {
+            self.known.take_over(&before.known);
+        }
+        // Of two entries with one URL the first one has it.
+        let _another_has_it = before.successor.set(Arc::clone(self));
+    }
+
+    /// An answer to a request that carried a credential.
+    pub(super) fn note_verdict(&self, held: &Held, which: Which, status: StatusCode) {
+        if which == Which::New {
+            self.facts.answered(status);
+        }
+        if status.is_success() {
+            held.accepted(which);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let metric = self.metrics.credential_success.with_label_values(&[held.name(), &self.host]);
+            metric.set(i64::try_from(now).unwrap_or(i64::MAX));
         }
     }
 
-    fn admit(&self) -> Result<(), Fault> {
-        let admitted = self.breaker().admit(Instant::now());
-        admitted.map_err(|wait| {
+    /// Says when the credential expires, if it says so itself.
+    pub(super) fn publish_expiry(&self) {
+        let Some(labels) = self.credential_labels() else { return };
+        let expires = self.credential.as_ref().and_then(Held::newest).and_then(|credential| credential.secret.expires());
+        match expires {
+            Some(expires) => self.metrics.credential_expiry.with_label_values(&labels).set(expires),
+            None => drop(self.metrics.credential_expiry.remove_label_values(&labels)),
+        }
+    }
+
+    /// No upstream uses the credential any more.
+    pub(super) fn forget_credential(&self) {
+        if let Some(labels) = self.credential_labels() {
+            let metrics = [&self.metrics.credential_success, &self.metrics.credential_expiry];
+            // It may never have had a value.
+            metrics.into_iter().for_each(|metric| drop(metric.remove_label_values(&labels)));
+        }
+    }
+
+    /// The labels of the credential's metrics, if there is one.
+    pub(super) fn credential_labels(&self) -> Option<[&str; 2]> {
+        self.credential.as_ref().map(|held| [held.name(), self.host.as_str()])
+    }
+
+    fn admit(&self, wanted: &Wanted) -> Result<(), FetchError> {
+        let (mut breaker, now) = (self.breaker(), Instant::now());
+        if wanted.is_ahead && breaker.is_in_trouble(now) {
+            return Err(FetchError::HeldBack);
+        }
+        breaker.admit(now).map_err(|wait| {
             self.metrics.upstream_requests.with_label_values(&[&self.host, "breaker"]).inc();
-            self.fault(Class::Connect, format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32()))
+            self.fault(Class::Connect, format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32())).into()
         })
+    }
+
+    /// Whether it had a problem a moment ago.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.breaker().is_in_trouble(Instant::now())
     }
 
     fn note(&self, result: &Result<Fetched, FetchError>) {
@@ -148,6 +230,7 @@ impl Upstream {
         let mut breaker = self.breaker();
         match result {
             Err(FetchError::Fault(fault)) if fault.class.is_silence() => breaker.failed(now),
+            Err(FetchError::Fault(fault)) if fault.class.is_trouble() => breaker.complained(now),
             _ => breaker.answered(),
         }
         self.metrics.breaker_open.with_label_values(&[&self.host]).set(i64::from(breaker.is_open(now)));
@@ -155,36 +238,6 @@ impl Upstream {
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn try_fetch(&self, wanted: &Wanted, tag: &mut Option<http::HeaderValue>) -> Result<Fetched, FetchError> {
-        if self.url.scheme() == "file" {
-            return self.read_local(wanted).await;
-        }
-        let here = wanted.file.as_ref().map_or(0, |file| file.progress().written);
-        let resume = (here > 0).then(|| Resume { from: here, tag: tag.clone() });
-        let response = self.follow(&wanted.path, resume.as_ref()).await?;
-        let status = response.status();
-        match status {
-            StatusCode::OK => {
-                // A weak tag says nothing about bytes.
-                *tag = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).cloned();
-                self.accept(response, wanted, here).await
-            }
-            StatusCode::PARTIAL_CONTENT if starts_at(&response, here) && here > 0 => self.accept(response, wanted, 0).await,
-            StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
-            _ => {
-                let class = match status.as_u16() {
-                    401 | 403 | 407 => Class::Auth,
-                    429 => Class::RateLimited,
-                    500.. => Class::ServerError,
-                    _ => Class::ClientError,
-                };
-                let mut fault = self.fault(class, format!("answered {status}"));
-                fault.retry_after = retry_after(&response);
-                Err(fault.into())
-            }
-        }
     }
 
     pub(super) fn fault(&self, class: Class, reason: String) -> Fault {
@@ -199,14 +252,4 @@ fn pause(fault: &Fault, attempt: u32) -> Option<Duration> {
         Some(asked) if fault.class.may_be_retried_later() => (asked <= MAX_RETRY_AFTER).then(|| asked + jitter),
         _ => fault.class.is_transient().then(|| Duration::from_millis(100 * u64::from(attempt)) + jitter),
     }
-}
-
-/// Seconds only: a date would need the upstream's clock.
-fn retry_after(response: &Response) -> Option<Duration> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-fn starts_at(response: &Response, offset: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-    range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }

@@ -2,6 +2,8 @@
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, histogram_opts, opts};
 
+use super::register_process;
+
 /// Every metric of a proxy, registered once.
 #[derive(Debug)]
 pub struct Metrics {
@@ -19,10 +21,16 @@ pub struct Metrics {
     pub upstream_requests: IntCounterVec,
     /// `gomodcache_upstream_endpoint_requests_total{endpoint}`.
     pub upstream_endpoint_requests: IntCounterVec,
-    /// `gomodcache_upstream_bytes_total`.
-    pub upstream_bytes: IntCounter,
+    /// `gomodcache_upstream_request_duration_seconds{host}`, until the end of the body.
+    pub upstream_duration: HistogramVec,
+    /// `gomodcache_upstream_bytes_total{host}`.
+    pub upstream_bytes: IntCounterVec,
     /// `gomodcache_upstream_breaker_open{host}`: 1 while requests to a host are held back.
     pub breaker_open: IntGaugeVec,
+    /// `gomodcache_credential_last_success_timestamp_seconds{credential,host}`: when an upstream last accepted it.
+    pub credential_success: IntGaugeVec,
+    /// `gomodcache_credential_expiry_timestamp_seconds{credential,host}`: if it says so itself.
+    pub credential_expiry: IntGaugeVec,
     /// `gomodcache_look_ahead_total{endpoint,result}`: fetched, present, absent, failed.
     pub look_ahead: IntCounterVec,
     /// `gomodcache_verifications_total{verdict}`: good, wrong, pending.
@@ -70,35 +78,45 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let duration = HistogramVec::new(
-            histogram_opts!(
-                "gomodcache_request_duration_seconds",
-                "Seconds until the head of the answer.",
-                vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0]
-            ),
-            &["endpoint"],
-        )?;
-        registry.register(Box::new(duration.clone()))?;
+        let durations = |name: &str, help: &str, buckets: &[f64], label: &str| -> Result<HistogramVec, prometheus::Error> {
+            let metric = HistogramVec::new(histogram_opts!(name, help, buckets.to_vec()), &[label])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let metric = IntGauge::new(name, help)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let breaker_open =
-            IntGaugeVec::new(opts!("gomodcache_upstream_breaker_open", "1 while requests to a host are held back."), &["host"])?;
-        registry.register(Box::new(breaker_open.clone()))?;
-        let config_info =
-            IntGaugeVec::new(opts!("gomodcache_config_info", "The configuration and credentials in use."), &["config", "credentials"])?;
-        registry.register(Box::new(config_info.clone()))?;
-        let build_info = IntGaugeVec::new(opts!("gomodcache_build_info", "The version that runs."), &["version"])?;
-        registry.register(Box::new(build_info.clone()))?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(opts!(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let build_info = gauges("gomodcache_build_info", "The version that runs.", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register_process(&registry)?;
         Ok(Self {
             requests: counters("gomodcache_requests_total", "Requests by kind and result.", &["endpoint", "result"])?,
-            request_duration: duration,
+            request_duration: durations(
+                "gomodcache_request_duration_seconds",
+                "Seconds until the head of the answer.",
+                &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0],
+                "endpoint",
+            )?,
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
             in_flight: gauge("gomodcache_in_flight_requests", "Requests being answered that memory could not answer.")?,
-            breaker_open,
+            breaker_open: gauges("gomodcache_upstream_breaker_open", "1 while requests to a host are held back.", &["host"])?,
+            credential_success: gauges(
+                "gomodcache_credential_last_success_timestamp_seconds",
+                "When an upstream last accepted a credential, in seconds since 1970.",
+                &["credential", "host"],
+            )?,
+            credential_expiry: gauges(
+                "gomodcache_credential_expiry_timestamp_seconds",
+                "When a credential expires, if it says so itself, in seconds since 1970.",
+                &["credential", "host"],
+            )?,
             look_ahead: counters("gomodcache_look_ahead_total", "Objects fetched before a client asked.", &["endpoint", "result"])?,
             verifications: counters("gomodcache_verifications_total", "Downloads by the verdict on them.", &["verdict"])?,
             cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
@@ -121,9 +139,15 @@ impl Metrics {
                 "Requests to upstreams by kind.",
                 &["endpoint"],
             )?,
-            upstream_bytes: counter("gomodcache_upstream_bytes_total", "Bytes of bodies received from upstreams.")?,
+            upstream_duration: durations(
+                "gomodcache_upstream_request_duration_seconds",
+                "Seconds until the end of an upstream's answer.",
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0],
+                "host",
+            )?,
+            upstream_bytes: counters("gomodcache_upstream_bytes_total", "Bytes of bodies received from upstreams.", &["host"])?,
             reload_failures: counter("gomodcache_config_reload_failures_total", "Configurations that were refused.")?,
-            config_info,
+            config_info: gauges("gomodcache_config_info", "The configuration and credentials in use.", &["config", "credentials"])?,
             registry,
         })
     }

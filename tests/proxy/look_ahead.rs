@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use gomodcache::config::{LookAhead, Policy, ProxyConfig};
+use gomodcache::config::{Fallback, LookAhead, Policy, ProxyConfig, Resolution};
 
 use crate::stage::{Stage, config, eventually};
-use crate::upstream::{Answer, Asked, Upstream, zip_of};
+use crate::upstream::{Answer, Asked, Gate, Upstream, zip_of};
 
 /// `a.example/old` (go 1.16) -> `b.example/new` (go 1.24) -> `c.example/deep`; `a.example/pruned` (go 1.24) guesses
 /// `b.example/new` and, absent everywhere, `d.example/absent`.
@@ -129,6 +129,70 @@ async fn an_upstream_in_trouble_is_left_alone_for_a_while() {
     settle().await;
     let asked = upstream.take_paths().len();
     assert!(asked <= 70, "{asked} of 100 were asked for though the upstream wants to be left alone");
+}
+
+/// A public module needs private ones, which another upstream has.
+#[tokio::test]
+async fn an_upstream_in_trouble_does_not_hold_up_what_another_one_has() {
+    let troubled = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/a.example/old/@v/v1.0.0.mod" => {
+            Answer::ok(format!("module a.example/old\n\ngo 1.16\n\nrequire (\n{}{})\n", requires("b.example"), requires("corp.example")))
+        }
+        _ => Answer::new("429 Too Many Requests", "").with("Retry-After", "60"),
+    })
+    .await;
+    let private = Upstream::start(|asked: &Asked| {
+        let Some((module, "v1.0.0.mod")) = asked.path.trim_start_matches('/').split_once("/@v/") else { return Answer::not_found() };
+        Answer::ok(format!("module {module}\n\ngo 1.16\n"))
+    })
+    .await;
+    let mut config = ProxyConfig { private_modules: vec!["corp.example/*".to_owned()], ..ahead(&troubled, LookAhead::All) };
+    config.upstreams[0].internal = false;
+    config.resolution = Resolution::System { private_addresses: true };
+    config.upstreams.push(crate::stage::entry(&private.url(), Fallback::OnNotFound));
+    let stage = Stage::start(&config).await;
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    eventually("all that the other one has", async || private.paths().len() == 100).await;
+    settle().await;
+    let asked = troubled.paths().len();
+    assert!(asked <= 70, "{asked} of 100 were asked for though the upstream wants to be left alone");
+}
+
+/// In lines of a go.mod file: a hundred modules.
+fn requires(host: &str) -> String {
+    (0..100).map(|i| format!(" {host}/m{i} v1.0.0\n")).collect()
+}
+
+/// What the first upstream does not have the second one would be asked for, and it is in trouble.
+#[tokio::test]
+async fn a_client_that_asks_for_what_was_not_fetched_ahead_is_answered() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let first = Upstream::start(move |asked: &Asked| match asked.path.as_str() {
+        "/a.example/old/@v/v1.0.0.mod" => Answer::ok("module a.example/old\n\ngo 1.16\n\nrequire b.example/new v1.0.0\n"),
+        "/b.example/new/@v/v1.0.0.mod" if asked.before == 0 => Answer::not_found().held_after(0, &held),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let second = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/b.example/new/@v/v1.0.0.mod" => Answer::ok("module b.example/new\n"),
+        _ => Answer::new("429 Too Many Requests", "").with("Retry-After", "60"),
+    })
+    .await;
+    let mut config = ahead(&first, LookAhead::All);
+    config.upstreams[0].timeouts.head = Duration::from_secs(10);
+    config.upstreams.push(crate::stage::entry(&second.url(), Fallback::OnNotFound));
+    let stage = Stage::start(&config).await;
+    assert_eq!(stage.get("/c.example/limited/@v/v1.0.0.mod").await.status, 503);
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    eventually("the step ahead", async || first.paths().contains(&"/b.example/new/@v/v1.0.0.mod".to_owned())).await;
+    let joins = async {
+        settle().await;
+        gate.open();
+    };
+    let (got, ()) = tokio::join!(stage.get("/b.example/new/@v/v1.0.0.mod"), joins);
+    assert!(got.is(b"module b.example/new\n"), "{got:?}");
+    assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"failed\""]).await, 1.0);
 }
 
 /// The real go command: after its first `.info` and its first `.zip` it finds everything there.

@@ -7,6 +7,7 @@ mod go_client;
 mod hits;
 mod http_proxy;
 mod look_ahead;
+mod metrics;
 mod policy;
 mod report;
 mod stage;

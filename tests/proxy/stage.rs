@@ -192,8 +192,6 @@ impl Stage {
     pub(crate) async fn kept(&self, below: &str) {
         let path = self.path(below);
         eventually(&format!("{below} in the cache"), async || path.exists()).await;
-        // Its download ends a moment after that; until then it would be joined.
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     /// Every file below the cache's folder.

@@ -59,6 +59,8 @@ enum End {
     Paused(usize),
     /// After so many bytes the rest waits for the gate.
     Held(usize, Gate),
+    /// After so many bytes the connection waits for the gate, and is then closed without a word.
+    Broken(usize, Gate),
 }
 
 /// One answer.
@@ -149,6 +151,10 @@ impl Answer {
         Self { end: End::Held(bytes, gate.clone()), ..self }
     }
 
+    pub(crate) fn broken_after(self, bytes: usize, gate: &Gate) -> Self {
+        Self { end: End::Broken(bytes, gate.clone()), ..self }
+    }
+
     /// `false`: the connection is of no more use.
     async fn send(self, stream: &mut TcpStream) -> std::io::Result<bool> {
         let mut head = format!("HTTP/1.1 {}\r\n", self.status);
@@ -161,7 +167,9 @@ impl Answer {
         };
         let (first, rest) = match &self.end {
             End::Whole => (self.body.as_slice(), [].as_slice()),
-            End::Closed(after) | End::Silent(after) | End::Paused(after) | End::Held(after, _) => self.body.split_at(*after),
+            End::Closed(after) | End::Silent(after) | End::Paused(after) | End::Held(after, _) | End::Broken(after, _) => {
+                self.body.split_at(*after)
+            }
         };
         if matches!(self.end, End::Silent(0)) {
             return std::future::pending().await;
@@ -170,6 +178,10 @@ impl Answer {
         self.piece(stream, first).await?;
         match &self.end {
             End::Closed(_) => return Ok(false),
+            End::Broken(_, gate) => {
+                gate.passed().await;
+                return Ok(false);
+            }
             End::Silent(_) => return std::future::pending().await,
             End::Paused(_) => tokio::time::sleep(Duration::from_millis(300)).await,
             End::Held(_, gate) => gate.passed().await,
@@ -255,6 +267,16 @@ impl Upstream {
     /// What was asked since the last call.
     pub(crate) fn take_seen(&self) -> Vec<Asked> {
         std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// What was asked last.
+    pub(crate) fn last(&self) -> Asked {
+        self.seen.lock().unwrap().last().expect("a request").clone()
+    }
+
+    /// The paths that were asked, which are remembered.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|asked| asked.path.clone()).collect()
     }
 
     /// The paths that were asked since the last call.

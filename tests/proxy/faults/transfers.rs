@@ -85,6 +85,34 @@ pub(super) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
+        upstream: "breaks off in the middle of a zip, answers 416 to a request for the rest, and sends it from the start",
+        file: "v1.0.0.zip",
+        play: |asked| match asked.from() {
+            Some(_) => Answer::new("416 Range Not Satisfiable", ""),
+            None if asked.before == 0 => Answer::ok(long_zip(asked)).closed_after(LONG / 2),
+            None => Answer::ok(long_zip(asked)),
+        },
+        gets: Gets::Status(200),
+        kept: true,
+        classes: &["connect", "ok"],
+        requests: 3,
+        ..PLAIN
+    },
+    Row {
+        upstream: "breaks off in the middle of a short zip, answers 416 to a request for the rest, and then has another zip",
+        file: "v1.0.0.zip",
+        play: |asked| match asked.from() {
+            Some(_) => Answer::new("416 Range Not Satisfiable", ""),
+            None if asked.before == 0 => Answer::ok(zip(asked.file().unwrap().0, 2_000)).closed_after(1_500),
+            None => honest(asked),
+        },
+        gets: Gets::Status(200),
+        kept: true,
+        classes: &["connect", "ok"],
+        requests: 3,
+        ..PLAIN
+    },
+    Row {
         upstream: "breaks off in the middle of a `.mod`, and then sends it",
         file: "v1.0.0.mod",
         play: |asked| if asked.before == 0 { honest(asked).closed_after(10) } else { honest(asked) },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 
+use crate::report::report;
 use crate::stage::{PATIENCE, Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Gate, Upstream, honest, zip};
 
@@ -56,6 +57,84 @@ async fn a_credential_that_is_swapped_during_a_download_breaks_neither_it_nor_th
     };
     let (got, ()) = tokio::join!(running, rotation);
     assert!(got.is(&zip("v1.0.0", LONG)), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_after_a_rotation_goes_on_with_the_new_credential() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |asked: &Asked| match (asked.from(), asked.header("authorization")) {
+        (None, Some(value)) if value == header("old") => Answer::ok(zip("v1.0.0", LONG)).broken_after(LONG / 2, &held),
+        (Some(from), Some(value)) if value == header("third") => Answer::rest(&zip("v1.0.0", LONG), from),
+        _ => Answer::new("401 Unauthorized", ""),
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    config.upstreams[0].timeouts.idle = PATIENCE;
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
+    let rotation = async {
+        eventually("the download", async || !upstream.take_seen().is_empty()).await;
+        // Twice: the configuration of the download's beginning is not the last but one.
+        for (password, generation) in [("new", "second"), ("third", "third")] {
+            write_credential(stage.folder(), password, generation);
+            eventually("the new credential", async || uses(&stage, generation).await).await;
+        }
+        gate.open();
+    };
+    let (got, ()) = tokio::join!(stage.tea("v1.0.0.zip"), rotation);
+    assert!(got.is(&zip("v1.0.0", LONG)), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_new_credential_that_is_refused_leaves_the_old_one_in_use_until_one_is_accepted() {
+    let good = Arc::new(std::sync::Mutex::new(header("old")));
+    let is_good = Arc::clone(&good);
+    let upstream = Upstream::start(move |asked: &Asked| {
+        let good = is_good.lock().unwrap().clone();
+        if asked.header("authorization") == Some(&good) { honest(asked) } else { Answer::new("401 Unauthorized", "") }
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
+    let accepted = async || report(&stage).await.verdicts.first().map(|verdict| verdict.accepted);
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 200);
+    write_credential(stage.folder(), "wrong", "second");
+    eventually("the wrong credential", async || uses(&stage, "second").await).await;
+    for i in 1..=20 {
+        assert_eq!(stage.tea(&format!("v1.{i}.0.info")).await.status, 200);
+    }
+    assert_eq!(accepted().await, Some(false), "and it is told that the new one is refused");
+    assert_eq!(upstream.take_seen().len(), 22, "the wrong one was sent once");
+    // The next one is ahead of its upstream; then the upstream takes it, and the old one no more.
+    write_credential(stage.folder(), "early", "third");
+    eventually("the early credential", async || uses(&stage, "third").await).await;
+    assert_eq!(stage.tea("v2.0.0.mod").await.status, 200);
+    *good.lock().unwrap() = header("early");
+    assert_eq!(stage.tea("v2.1.0.mod").await.status, 200);
+    assert_eq!(accepted().await, Some(true));
+    *good.lock().unwrap() = header("old");
+    assert_eq!(stage.tea("v2.2.0.mod").await.status, 502, "what was accepted has no other beside it");
+    assert_eq!(upstream.last().header("authorization"), Some(header("early").as_str()));
+}
+
+#[tokio::test]
+async fn a_credential_that_was_withdrawn_is_sent_no_more() {
+    let upstream = Upstream::start(|asked: &Asked| {
+        if asked.header("authorization") == Some(&header("old")) { honest(asked) } else { Answer::new("401 Unauthorized", "") }
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 200);
+    std::fs::remove_file(stage.folder().join("credentials/credential.corp")).unwrap();
+    std::fs::write(stage.folder().join("credentials/generation"), "second").unwrap();
+    eventually("the withdrawal", async || uses(&stage, "second").await).await;
+    let got = stage.tea("v1.1.0.info").await;
+    assert!(got.status == 502 && got.text().contains("the credential corp is missing"), "{got:?}");
+    assert_eq!(upstream.take_seen().len(), 1);
 }
 
 #[tokio::test]

@@ -13,6 +13,10 @@ pub(crate) fn grow_old(stage: &Stage, below: &str, seconds: u64) {
     file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
 }
 
+fn age(stage: &Stage, below: &str) -> Duration {
+    std::fs::metadata(stage.path(below)).unwrap().modified().unwrap().elapsed().unwrap_or_default()
+}
+
 /// Asked in the spelling that is not in memory.
 async fn list(stage: &Stage) -> crate::stage::Got {
     stage.get("/corp.example/%21tea/@v/list").await
@@ -144,4 +148,70 @@ async fn a_folder_of_files_is_an_upstream_and_the_pseudo_versions_of_its_list_ar
     config.upstreams.push(crate::stage::entry(&format!("file://{}", folder.path().display()), gomodcache::config::Fallback::OnNotFound));
     let stage = Stage::start(&config).await;
     assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+}
+
+/// An upstream whose list has two versions from the third request on, and says when it was not changed.
+async fn careful(validator: fn(usize) -> (&'static str, &'static str, &'static str)) -> Upstream {
+    Upstream::start(move |asked: &Asked| {
+        let (name, value, condition) = validator(usize::from(asked.before > 1));
+        let dated = |answer: Answer| answer.with(name, value).with("Date", "Sat, 01 Jan 2028 13:00:00 GMT");
+        match asked.path.as_str() {
+            "/corp.example/!tea/@v/list" if asked.header(condition) == Some(value) => dated(Answer::new("304 Not Modified", "")),
+            "/corp.example/!tea/@v/list" if asked.before > 1 => dated(Answer::ok("v1.0.0\nv1.1.0\n")),
+            "/corp.example/!tea/@v/list" => dated(Answer::ok("v1.0.0\n")),
+            _ => honest(asked),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_list_that_did_not_change_costs_a_304_and_one_that_did_is_seen() {
+    let validators: [fn(usize) -> _; 2] = [
+        |change| ("ETag", ["W/\"one\"", "W/\"two\""][change], "if-none-match"),
+        |change| ("Last-Modified", ["Sat, 01 Jan 2028 11:00:00 GMT", "Sat, 01 Jan 2028 12:00:00 GMT"][change], "if-modified-since"),
+    ];
+    for validator in validators {
+        let upstream = careful(validator).await;
+        let stage = Stage::start(&config(&[&upstream])).await;
+        let bytes = async || stage.metric("gomodcache_upstream_bytes_total", &[]).await;
+        stage.tea("list").await;
+        stage.kept(LIST).await;
+        let (_, value, condition) = validator(0);
+        // In spellings that are not in memory.
+        for (path, expected, received) in [("%21tea/@v/list", "v1.0.0\n", 7.0), ("%21tea/%40v/list", "v1.0.0\nv1.1.0\n", 21.0)] {
+            grow_old(&stage, LIST, 61);
+            let got = stage.get(&format!("/corp.example/{path}")).await;
+            assert_eq!((got.status, got.text().as_str(), bytes().await), (200, expected, received));
+            assert_eq!(upstream.last().header(condition), Some(value));
+            eventually("the list in the cache, young again", async || age(&stage, LIST) < Duration::from_secs(30)).await;
+        }
+        assert_eq!(stage.classes().await, ["ok"]);
+    }
+}
+
+#[tokio::test]
+async fn a_304_that_nobody_asked_for_is_a_fault() {
+    let upstream = Upstream::start(|_: &Asked| Answer::new("304 Not Modified", "")).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!((stage.tea("list").await.status, stage.tea("v1.0.0.zip").await.status), (502, 502));
+}
+
+/// Its list may be another one for another reader.
+#[tokio::test]
+async fn a_tag_is_sent_to_the_upstream_that_gave_it_and_to_no_other() {
+    let tagged = |asked: &Asked| if asked.path.ends_with("/list") { Answer::ok("v1.0.0\n").with("ETag", "\"one\"") } else { honest(asked) };
+    let (first, second) = (Upstream::start(tagged).await, Upstream::start(tagged).await);
+    let stage = Stage::start(&config(&[&first])).await;
+    stage.tea("list").await;
+    stage.kept(LIST).await;
+    stage.configure(&config(&[&second]));
+    eventually("the other upstream", async || stage.tea("list").await.status == 200 && !second.paths().is_empty()).await;
+    assert!(second.last().header("if-none-match").is_none());
+    // The configuration changes, and the upstream stays: its tag is still good.
+    let mut patient = config(&[&second]);
+    patient.upstreams[0].timeouts.head = Duration::from_secs(2);
+    stage.configure(&patient);
+    eventually("the same upstream", async || stage.tea("list").await.status == 200 && second.paths().len() > 1).await;
+    assert_eq!(second.last().header("if-none-match"), Some("\"one\""));
 }

@@ -18,6 +18,7 @@
 //! | each 4xx is asked twice over TLS | `files::an_absence_that_is_asked_for_twice_…`, `files::an_absence_is_forgotten_…` |
 //! | the `list` of a module cache is not the upstream's | `lists::the_list_file_of_a_module_cache_is_never_served` |
 //! | a new tag within the TTL | `lists::a_new_tag_is_seen_…`, `lists::a_list_older_than_its_ttl_…` |
+//! | a list that did not change costs a 304 | `lists::a_list_that_did_not_change_…`, `lists::a_tag_is_sent_…` |
 //! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
 //! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
 //! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
@@ -38,6 +39,7 @@
 //! | reset, short, corrupt: never a complete wrong 200 | the table, `transfers::a_broken_zip_…` (two) |
 //! | a bad transfer ends by its framing | `transfers::a_zip_of_unknown_length_…` |
 //! | one download however many ask | `transfers::a_hundred_requests_…`, `transfers::a_thousand_clients_…` |
+//! | … and what is on disk is a hit | `transfers::a_request_that_finds_the_file_on_disk_…` |
 //! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
 //! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
 //! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
@@ -45,7 +47,9 @@
 //! | 429, 503, time-outs, 401, 403: never 404; `,` and `\|` | the table, `go_client::an_outage_ends_the_build_…` |
 //! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
+//! | a new credential that is refused | `changes::a_new_credential_that_is_refused_…`, `changes::a_credential_that_was_withdrawn_…` |
 //! | an invalid new credential or configuration | `changes::a_malformed_new_credential_…` |
+//! | … and after it the transfer breaks | `changes::a_download_that_breaks_after_a_rotation_…` |
 //! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
 //! | one volume, two replicas | `tests/api.rs`: `wrong_manifests_are_refused_…` |

@@ -29,6 +29,22 @@ async fn a_hundred_requests_for_one_uncached_zip_are_one_upstream_request() {
     assert_eq!(upstream.take_seen().len(), 1);
 }
 
+#[tokio::test]
+async fn a_request_that_finds_the_file_on_disk_joins_no_download_that_has_ended() {
+    const VERSIONS: usize = 40;
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for i in 0..VERSIONS {
+        let file = format!("v1.{i}.0.zip");
+        stage.tea(&file).await;
+        while !stage.has(&file) {
+            tokio::task::yield_now().await;
+        }
+        stage.tea(&file).await;
+    }
+    assert_eq!(stage.metric("gomodcache_requests_total", &["result=\"hit\""]).await, VERSIONS as f64);
+}
+
 /// And a hundred more than that: in most containers a process may open 1,024 files until it asks for more. A third of the
 /// clients leave half way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

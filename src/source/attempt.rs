@@ -1,0 +1,121 @@
+//! One try: what is asked for beside the path, and what the status of the answer means.
+
+use std::time::Duration;
+
+use http::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::Response;
+
+use super::known::Validator;
+use super::upstream::Upstream;
+use super::{Check, Class, FetchError, Fetched, Wanted};
+
+/// What one try leaves to the next one.
+#[derive(Debug, Default)]
+pub(super) struct Transfer {
+    /// The strong entity tag of what the bytes that are here are the beginning of.
+    tag: Option<HeaderValue>,
+}
+
+impl Transfer {
+    /// The headers that ask for what is not here yet.
+    fn range(&self, here: u64) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if here > 0
+            && let Ok(range) = HeaderValue::try_from(format!("bytes={here}-"))
+        {
+            headers.insert(RANGE, range);
+            headers.extend(self.tag.clone().map(|tag| (IF_RANGE, tag)));
+        }
+        headers
+    }
+}
+
+impl Upstream {
+    pub(super) async fn try_fetch(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Fetched, FetchError> {
+        if self.url.scheme() == "file" {
+            return self.read_local(wanted).await;
+        }
+        let response = if may_change(wanted) { self.ask_for_change(wanted).await? } else { self.ask_for_rest(wanted, transfer).await? };
+        let status = response.status();
+        match status {
+            StatusCode::OK if may_change(wanted) => {
+                // A tag that another server gave on the way says nothing to this one.
+                let is_own = response.url() == &self.join(&wanted.path)?;
+                let validator = Validator::of(response.headers()).filter(|_| is_own);
+                let fetched = self.accept(response, wanted, 0).await?;
+                if let Fetched::Bytes(body) = &fetched {
+                    self.known.set(&wanted.path, body.clone(), validator);
+                }
+                Ok(fetched)
+            }
+            StatusCode::OK => {
+                // A weak tag says nothing about bytes.
+                transfer.tag = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).cloned();
+                let skip = start_again(wanted)?;
+                self.accept(response, wanted, skip).await
+            }
+            StatusCode::PARTIAL_CONTENT if here(wanted) > 0 && starts_at(&response, here(wanted)) => self.accept(response, wanted, 0).await,
+            StatusCode::NOT_MODIFIED => match self.known.get(&wanted.path).filter(|_| may_change(wanted)) {
+                Some(state) => Ok(Fetched::Bytes(state.body.clone())),
+                None => Err(self.refused(&response).into()),
+            },
+            StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
+            _ => Err(self.refused(&response).into()),
+        }
+    }
+
+    /// Asks for an answer, if it would be another one than the last.
+    async fn ask_for_change(&self, wanted: &Wanted) -> Result<Response, FetchError> {
+        let state = self.known.get(&wanted.path);
+        let condition = state.iter().map(|state| (state.validator.name.clone(), state.validator.value.clone())).collect();
+        Ok(self.follow(&wanted.path, &condition).await?)
+    }
+
+    /// Asks for what is not here yet; from the start, if the upstream has no such rest.
+    async fn ask_for_rest(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Response, FetchError> {
+        let response = self.follow(&wanted.path, &transfer.range(here(wanted))).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && here(wanted) > 0 {
+            return Ok(self.follow(&wanted.path, &HeaderMap::new()).await?);
+        }
+        Ok(response)
+    }
+
+    fn refused(&self, response: &Response) -> super::Fault {
+        let status = response.status();
+        let class = match status.as_u16() {
+            401 | 403 | 407 => Class::Auth,
+            429 => Class::RateLimited,
+            500.. => Class::ServerError,
+            _ => Class::ClientError,
+        };
+        super::Fault { retry_after: retry_after(response), ..self.fault(class, format!("answered {status}")) }
+    }
+}
+
+/// Whether the answer may be another one tomorrow.
+fn may_change(wanted: &Wanted) -> bool {
+    matches!(wanted.check, Check::List | Check::AnyInfo)
+}
+
+/// How many bytes are here, from a try before.
+fn here(wanted: &Wanted) -> u64 {
+    wanted.file.as_ref().map_or(0, |file| file.progress().written)
+}
+
+/// Makes ready for a whole answer: forgets what is here, or says how much of it a client has seen the like of already.
+fn start_again(wanted: &Wanted) -> Result<u64, FetchError> {
+    let Some(file) = &wanted.file else { return Ok(0) };
+    let forgotten = file.restart().map_err(|e| FetchError::Local(e.to_string()))?;
+    Ok(if forgotten { 0 } else { here(wanted) })
+}
+
+/// Seconds only: a date would need the upstream's clock.
+fn retry_after(response: &Response) -> Option<Duration> {
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn starts_at(response: &Response, offset: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+}

@@ -1,0 +1,100 @@
+//! What an upstream said last of what may change, and how it named that state: a list that did not change since costs a 304.
+//! In memory only: after a restart each is asked for once without a condition.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{DATE, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue};
+
+/// The most bytes that one upstream's answers may take.
+const CAPACITY: u64 = 4 << 20;
+/// What an entry costs besides its bytes.
+const OVERHEAD: usize = 256;
+
+/// The answers of one upstream, by path.
+#[derive(Debug)]
+pub(super) struct Known(moka::sync::Cache<Box<str>, Arc<State>>);
+
+/// One answer.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) body: Bytes,
+    pub(super) validator: Validator,
+}
+
+/// The header that asks for an answer only if it would be another one.
+#[derive(Clone, Debug)]
+pub(super) struct Validator {
+    pub(super) name: HeaderName,
+    pub(super) value: HeaderValue,
+}
+
+impl Validator {
+    /// From the headers of an answer, if they have one that can be relied on.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        if let Some(tag) = headers.get(ETAG) {
+            return Some(Self { name: IF_NONE_MATCH, value: tag.clone() });
+        }
+        // What changed in the second of the answer may change again in it, and the time would be the same.
+        let changed = headers.get(LAST_MODIFIED)?;
+        headers.get(DATE).filter(|now| *now != changed).map(|_| Self { name: IF_MODIFIED_SINCE, value: changed.clone() })
+    }
+}
+
+impl Known {
+    pub(super) fn new() -> Self {
+        #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
+        let weigh = |path: &Box<str>, state: &Arc<State>| u32::try_from(path.len() + state.body.len() + OVERHEAD).unwrap_or(u32::MAX);
+        Self(moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build())
+    }
+
+    /// What was said last of a path.
+    pub(super) fn get(&self, path: &str) -> Option<Arc<State>> {
+        self.0.get(path)
+    }
+
+    /// Remembers an answer; without a validator nothing is known any more.
+    pub(super) fn set(&self, path: &str, body: Bytes, validator: Option<Validator>) {
+        match validator {
+            Some(validator) => self.0.insert(path.into(), Arc::new(State { body, validator })),
+            None => self.0.invalidate(path),
+        }
+    }
+
+    /// Takes over all that another one has.
+    pub(super) fn take_over(&self, before: &Self) {
+        before.0.iter().for_each(|(path, state)| self.0.insert(path.as_ref().clone(), state));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn validator(headers: &[(HeaderName, &'static str)]) -> Option<(HeaderName, HeaderValue)> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        Validator::of(&headers).map(|validator| (validator.name, validator.value))
+    }
+
+    #[test]
+    fn a_tag_is_better_than_a_time_and_a_time_must_be_over() {
+        let (noon, later) = ("Sat, 01 Jan 2028 12:00:00 GMT", "Sat, 01 Jan 2028 12:00:01 GMT");
+        let tag = (IF_NONE_MATCH, HeaderValue::from_static("W/\"1\""));
+        assert_eq!(validator(&[(ETAG, "W/\"1\""), (LAST_MODIFIED, noon), (DATE, later)]), Some(tag));
+        let since = (IF_MODIFIED_SINCE, HeaderValue::from_static(noon));
+        assert_eq!(validator(&[(LAST_MODIFIED, noon), (DATE, later)]), Some(since));
+        assert_eq!(validator(&[(LAST_MODIFIED, noon), (DATE, noon)]), None);
+        assert_eq!(validator(&[(LAST_MODIFIED, noon)]), None);
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let known = Known::new();
+        let tag = Validator { name: IF_NONE_MATCH, value: HeaderValue::from_static("\"1\"") };
+        (0..1_000).for_each(|i| known.set(&i.to_string(), Bytes::from(vec![0; 100_000]), Some(tag.clone())));
+        known.0.run_pending_tasks();
+        assert!(known.0.weighted_size() <= CAPACITY);
+    }
+}
