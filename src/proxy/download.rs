@@ -94,7 +94,8 @@ impl Downloads {
         self.lock().get(request).is_some_and(|download| download.epoch == epoch && !download.has_ended())
     }
 
-    /// Joins a download that has not failed, or starts one. The flag says that it was started here; then `run` makes the task.
+    /// Joins a download that has not failed, or starts one. One that has ended was fetched this moment: it is also good for what
+    /// changes. The flag says that it was started here; then `run` makes the task.
     pub(super) fn join_or_start(
         self: &Arc<Self>,
         request: &Request,

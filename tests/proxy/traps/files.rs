@@ -50,7 +50,7 @@ async fn a_branch_a_hash_and_a_version_with_build_data_are_not_immutable() {
         assert_eq!(stage.tea(&format!("{name}.info")).await.text(), r#"{"Version":"v1.0.0"}"#);
         let below = format!(".gomodcache/mutable/corp.example/!tea/@v/{name}.info");
         stage.kept(&below).await;
-        super::lists::grow_old(&stage, &below, 120);
+        super::lists::grow_old(&stage, &below, 120).await;
         // The other spelling is not in memory.
         assert_eq!(stage.get(&format!("/corp.example/%21tea/@v/{name}.info")).await.text(), r#"{"Version":"v1.0.1"}"#, "{name}");
         assert!(!stage.has(&format!("{name}.info")));

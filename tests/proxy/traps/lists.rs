@@ -8,7 +8,9 @@ use crate::upstream::{Answer, Asked, Upstream, honest};
 const LIST: &str = ".gomodcache/mutable/corp.example/!tea/@v/list";
 
 /// Makes an object that was downloaded just now seem older. What is in memory stays there.
-pub(crate) fn grow_old(stage: &Stage, below: &str, seconds: u64) {
+pub(crate) async fn grow_old(stage: &Stage, below: &str, seconds: u64) {
+    // A download that is not quite over is joined, however old its file seems.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let file = std::fs::File::open(stage.path(below)).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
 }
@@ -41,7 +43,7 @@ async fn a_new_tag_is_seen_within_the_ttl_though_other_versions_are_cached() {
     // Fresh: nobody is asked.
     assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
     // Stale: the old one at once, while the upstream is asked.
-    grow_old(&stage, LIST, 40);
+    grow_old(&stage, LIST, 40).await;
     let stale = list(&stage).await;
     assert_eq!((stale.text().as_str(), stale.header("cache-status")), ("v1.0.0\n", "gomodcache; hit; detail=stale"));
     assert!((40..50).contains(&stale.header("age").parse::<u64>().unwrap()));
@@ -54,7 +56,7 @@ async fn a_list_older_than_its_ttl_is_asked_for_anew() {
     let stage = Stage::start(&config(&[&upstream])).await;
     stage.tea("list").await;
     stage.kept(LIST).await;
-    grow_old(&stage, LIST, 61);
+    grow_old(&stage, LIST, 61).await;
     assert_eq!(list(&stage).await.text(), "v1.0.0\nv1.1.0\n");
 }
 
@@ -69,7 +71,7 @@ async fn an_old_list_is_served_as_stale_when_the_upstream_fails_and_not_when_it_
         let stage = Stage::start(&config(&[&upstream])).await;
         stage.tea("list").await;
         stage.kept(LIST).await;
-        grow_old(&stage, LIST, 600);
+        grow_old(&stage, LIST, 600).await;
         let got = list(&stage).await;
         assert_eq!(got.status, expected, "{status}");
         if expected == 200 {
@@ -180,7 +182,7 @@ async fn a_list_that_did_not_change_costs_a_304_and_one_that_did_is_seen() {
         let (_, value, condition) = validator(0);
         // In spellings that are not in memory.
         for (path, expected, received) in [("%21tea/@v/list", "v1.0.0\n", 7.0), ("%21tea/%40v/list", "v1.0.0\nv1.1.0\n", 21.0)] {
-            grow_old(&stage, LIST, 61);
+            grow_old(&stage, LIST, 61).await;
             let got = stage.get(&format!("/corp.example/{path}")).await;
             assert_eq!((got.status, got.text().as_str(), bytes().await), (200, expected, received));
             assert_eq!(upstream.last().header(condition), Some(value));
