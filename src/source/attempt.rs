@@ -36,12 +36,17 @@ impl Upstream {
         if self.url.scheme() == "file" {
             return self.read_local(wanted).await;
         }
-        let response = if may_change(wanted) { self.ask_for_change(wanted).await? } else { self.ask_for_rest(wanted, transfer).await? };
+        // Held until the answer is here: it may be all that there is to answer with.
+        let known = self.known.get(&wanted.path).filter(|_| may_change(wanted));
+        let response = match &known {
+            Some(state) => self.follow(&wanted.path, &state.validator.condition()).await?,
+            None => self.ask_for_rest(wanted, transfer).await?,
+        };
+        // What another server says of its tags, at the end of a redirect, says nothing of this one's.
+        let is_own = response.url() == &self.join(&wanted.path)?;
         let status = response.status();
-        match status {
-            StatusCode::OK if may_change(wanted) => {
-                // A tag that another server gave on the way says nothing to this one.
-                let is_own = response.url() == &self.join(&wanted.path)?;
+        match (status, known) {
+            (StatusCode::OK, _) if may_change(wanted) => {
                 let validator = Validator::of(response.headers()).filter(|_| is_own);
                 let fetched = self.accept(response, wanted, 0).await?;
                 if let Fetched::Bytes(body) = &fetched {
@@ -49,27 +54,19 @@ impl Upstream {
                 }
                 Ok(fetched)
             }
-            StatusCode::OK => {
+            (StatusCode::OK, _) => {
                 // A weak tag says nothing about bytes.
                 transfer.tag = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).cloned();
                 let skip = start_again(wanted)?;
                 self.accept(response, wanted, skip).await
             }
-            StatusCode::PARTIAL_CONTENT if here(wanted) > 0 && starts_at(&response, here(wanted)) => self.accept(response, wanted, 0).await,
-            StatusCode::NOT_MODIFIED => match self.known.get(&wanted.path).filter(|_| may_change(wanted)) {
-                Some(state) => Ok(Fetched::Bytes(state.body.clone())),
-                None => Err(self.refused(&response).into()),
-            },
-            StatusCode::NOT_FOUND | StatusCode::GONE => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
+            (StatusCode::PARTIAL_CONTENT, _) if here(wanted) > 0 && starts_at(&response, here(wanted)) => {
+                self.accept(response, wanted, 0).await
+            }
+            (StatusCode::NOT_MODIFIED, Some(state)) if is_own => Ok(Fetched::Bytes(state.body.clone())),
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
             _ => Err(self.refused(&response).into()),
         }
-    }
-
-    /// Asks for an answer, if it would be another one than the last.
-    async fn ask_for_change(&self, wanted: &Wanted) -> Result<Response, FetchError> {
-        let state = self.known.get(&wanted.path);
-        let condition = state.iter().map(|state| (state.validator.name.clone(), state.validator.value.clone())).collect();
-        Ok(self.follow(&wanted.path, &condition).await?)
     }
 
     /// Asks for what is not here yet; from the start, if the upstream has no such rest.

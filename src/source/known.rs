@@ -26,8 +26,8 @@ pub(super) struct State {
 /// The header that asks for an answer only if it would be another one.
 #[derive(Clone, Debug)]
 pub(super) struct Validator {
-    pub(super) name: HeaderName,
-    pub(super) value: HeaderValue,
+    name: HeaderName,
+    value: HeaderValue,
 }
 
 impl Validator {
@@ -39,6 +39,10 @@ impl Validator {
         // What changed in the second of the answer may change again in it, and the time would be the same.
         let changed = headers.get(LAST_MODIFIED)?;
         headers.get(DATE).filter(|now| *now != changed).map(|_| Self { name: IF_MODIFIED_SINCE, value: changed.clone() })
+    }
+
+    pub(super) fn condition(&self) -> HeaderMap {
+        HeaderMap::from_iter([(self.name.clone(), self.value.clone())])
     }
 }
 
