@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use gomodcache::config::ProxyConfig;
 use tokio::sync::Barrier;
 
 use crate::stage::{PATIENCE, Stage, client, config, eventually};
@@ -17,6 +18,13 @@ const MIB: u64 = 1 << 20;
 
 fn long_zip() -> Vec<u8> {
     zip("v1.0.0", LONG)
+}
+
+/// For a test that holds an answer back for longer than the other tests' time-outs.
+fn patient(upstream: &Upstream) -> ProxyConfig {
+    let mut config = config(&[upstream]);
+    config.upstreams[0].timeouts.idle = PATIENCE;
+    config
 }
 
 #[tokio::test]
@@ -56,9 +64,7 @@ async fn a_thousand_clients_for_one_uncached_zip_are_one_upstream_request_and_th
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
-    let mut config = config(&[&upstream]);
-    config.upstreams[0].timeouts.idle = PATIENCE;
-    let stage = Stage::start(&config).await;
+    let stage = Stage::start(&patient(&upstream)).await;
     let (client, expected) = (client(), Bytes::from(long_zip()));
     let url = format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url);
     let (arrived, everybody) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(CLIENTS)));
@@ -98,7 +104,7 @@ async fn clients_that_leave_cancel_no_download() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
-    let stage = Stage::start(&config(&[&upstream])).await;
+    let stage = Stage::start(&patient(&upstream)).await;
     let url = format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url);
     // The first client starts the download, sees its beginning, and leaves.
     let mut first = client().get(&url).send().await.unwrap();
@@ -117,7 +123,7 @@ async fn a_download_goes_on_when_every_client_has_left() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
-    let stage = Stage::start(&config(&[&upstream])).await;
+    let stage = Stage::start(&patient(&upstream)).await;
     let mut only = client().get(format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url)).send().await.unwrap();
     assert!(only.chunk().await.unwrap().is_some());
     drop(only);
@@ -244,7 +250,7 @@ async fn sigterm_lets_running_answers_end_and_takes_no_new_ones() {
     let gate = Gate::closed();
     let held = gate.clone();
     let upstream = Upstream::start(move |_: &Asked| Answer::ok(long_zip()).held_after(LONG / 2, &held)).await;
-    let mut stage = Stage::start(&config(&[&upstream])).await;
+    let mut stage = Stage::start(&patient(&upstream)).await;
     let mut response = client().get(format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url)).send().await.unwrap();
     let mut body = response.chunk().await.unwrap().unwrap().to_vec();
     stage.signal("-TERM");
