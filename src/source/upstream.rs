@@ -111,7 +111,12 @@ impl Upstream {
         let mut transfer = Transfer::default();
         let mut attempt = 1;
         loop {
-            let result = self.of_now().counted(wanted, &mut transfer).await;
+            let upstream = self.of_now();
+            if wanted.is_private && !upstream.internal {
+                return Err(FetchError::Private);
+            }
+            upstream.admit(wanted)?;
+            let result = upstream.counted(wanted, &mut transfer).await;
             let pause = match &result {
                 Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => pause(fault, attempt),
                 _ => None,
@@ -124,10 +129,6 @@ impl Upstream {
 
     /// One try, counted.
     async fn counted(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Fetched, FetchError> {
-        if wanted.is_private && !self.internal {
-            return Err(FetchError::Private);
-        }
-        self.admit(wanted)?;
         self.metrics.upstream_endpoint_requests.with_label_values(&[wanted.endpoint]).inc();
         let started = Instant::now();
         let result = self.try_fetch(wanted, transfer).await;

@@ -109,3 +109,17 @@ async fn a_success_that_is_no_200_is_a_fault_and_is_never_kept_as_the_whole() {
         assert!(!stage.has(&format!("{version}.mod")));
     }
 }
+
+#[tokio::test]
+async fn while_an_upstream_is_held_back_a_request_is_answered_at_once() {
+    let mut config = config(&[]);
+    // Port 1 of the loopback network: nobody listens there.
+    config.upstreams.push(crate::stage::entry("http://127.0.0.1:1", gomodcache::config::Fallback::OnNotFound));
+    let stage = Stage::start(&config).await;
+    let held_back = async || stage.metric("gomodcache_upstream_requests_total", &["class=\"breaker\""]).await;
+    stage.tea("v1.0.0.info").await;
+    stage.tea("v1.1.0.info").await;
+    let before = held_back().await;
+    assert_eq!(stage.tea("v1.2.0.info").await.status, 502);
+    assert_eq!(held_back().await, before + 1.0, "asked once, and not again after a pause");
+}
