@@ -46,8 +46,11 @@ pub(super) struct Walk {
     last: Instant,
     /// The go.mod files of the walk: those asked for one after another, without an `.info` in between.
     mods: Vec<Arc<Request>>,
-    /// How many go.mod files were asked for that nothing read before requires: the client has them from one of its own.
-    roots: usize,
+    /// Modules of which a version was looked for.
+    queried: HashSet<ModulePath>,
+    /// A go.mod file was asked for that nothing read before requires, and of which no version was looked for: the client has it
+    /// from a go.mod file of its own.
+    has_go_mod: bool,
     /// An `.info` was asked for since: the next go.mod file begins another walk.
     walked: bool,
     /// The highest version of each path that was asked for, required or fetched.
@@ -77,7 +80,8 @@ impl Walk {
         Self {
             last: now,
             mods: Vec::new(),
-            roots: 0,
+            queried: HashSet::new(),
+            has_go_mod: false,
             walked: false,
             highest: HashMap::new(),
             unpruned: HashSet::new(),
@@ -97,14 +101,22 @@ impl Walk {
             *infos = Infos::default();
         }
         self.last = now;
+        if let Request::Info(module, _) | Request::List(module) | Request::Latest(module) = &**request
+            && self.queried.len() < MAX_REMEMBERED
+            && !self.queried.contains(module)
+        {
+            self.queried.insert(module.clone());
+        }
         match &**request {
             Request::Mod(..) if request.is_immutable() => {
                 *infos = Infos::default();
                 if std::mem::take(&mut self.walked) {
                     self.mods.clear();
                 }
-                if request.module().zip(request.version()).is_some_and(|(module, version)| self.raise(module, version)) {
-                    self.roots += 1;
+                if let Request::Mod(module, version) = &**request
+                    && self.raise(module, version)
+                {
+                    self.has_go_mod |= !self.queried.contains(module);
                 }
                 if self.mods.len() < MAX_REMEMBERED {
                     self.mods.push(Arc::clone(request));
@@ -161,7 +173,7 @@ impl Walk {
         // A main module's go.mod file at this go version names all that is selected, so what its modules require is there at
         // this version or at a higher one. A guess is worth it only where the main module itself came from here.
         let required = requirements(&go_mod).filter(|(path, version)| self.raise(path, version)).collect::<Vec<_>>();
-        if self.roots > 1 {
+        if self.has_go_mod {
             return Vec::new();
         }
         required.into_iter().map(|(m, v)| Step { request: Request::Mod(m, v), why: Why::Guessed }).collect()

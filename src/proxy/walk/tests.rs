@@ -75,9 +75,10 @@ fn a_pruned_module_gives_guesses_of_rising_versions() {
 #[test]
 fn what_the_client_asked_for_by_itself_is_not_guessed_again_at_a_lower_version() {
     let mut client = Client::new();
-    client.asks("/a.example/m/@v/v1.0.0.mod");
+    client.finds("/b.example/n/@v/list");
     client.asks("/b.example/n/@v/v1.5.0.mod");
-    client.walk.roots = 1;
+    client.finds("/a.example/m/@latest");
+    client.asks("/a.example/m/@v/v1.0.0.mod");
     let lower = "module a.example/m\ngo 1.24\nrequire b.example/n v1.4.0\n";
     assert!(client.reads("/a.example/m/@v/v1.0.0.mod", lower).is_empty());
 }
@@ -86,7 +87,8 @@ fn what_the_client_asked_for_by_itself_is_not_guessed_again_at_a_lower_version()
 fn a_client_with_a_go_mod_file_of_its_own_needs_no_guesses() {
     let mut client = Client::new();
     let file = |v: &str| format!("module x.example/m\ngo 1.24\nrequire c.example/o {v}\n");
-    // It comes from what was read.
+    // A version was looked for, and the rest comes from what was read.
+    client.finds("/a.example/m/@v/v1.0.0.info");
     client.asks("/a.example/m/@v/v1.0.0.mod");
     assert_eq!(client.reads("/a.example/m/@v/v1.0.0.mod", &file("v1.2.0")), ["c.example/o/@v/v1.2.0.mod?"]);
     client.asks("/c.example/o/@v/v1.2.0.mod");
