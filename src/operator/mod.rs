@@ -133,7 +133,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    if context.memory.watched.children_are_listed() {
+    if context.memory.watched.children_listed().await {
         let seen = Box::pin(tokio::time::timeout(PATIENCE, look(context, cache, false)));
         if let Some(Look { status, next }) = seen.await.map_err(|_elapsed| ReconcileError::TimedOut)??
             && cache.status.as_ref() == Some(&status)

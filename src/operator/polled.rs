@@ -148,7 +148,12 @@ impl<K> Round<K> {
 /// The names of all StorageClasses, and whether one is a default; one list for all caches.
 pub(crate) struct Classes {
     period: Duration,
-    known: tokio::sync::Mutex<Option<(Vec<(String, bool)>, Instant)>>,
+    known: tokio::sync::Mutex<Option<Listed>>,
+}
+
+struct Listed {
+    classes: Vec<(String, bool)>,
+    read: Instant,
 }
 
 impl Classes {
@@ -159,15 +164,13 @@ impl Classes {
     pub(crate) async fn look(&self, client: &Client) -> Result<Vec<(String, bool)>, kube::Error> {
         // Held while it asks, so that the others wait for the one answer.
         let mut known = self.known.lock().await;
-        if let Some((classes, read)) = known.as_ref()
-            && read.elapsed() < self.period
-        {
-            return Ok(classes.clone());
+        if let Some(listed) = known.as_ref().filter(|listed| listed.read.elapsed() < self.period) {
+            return Ok(listed.classes.clone());
         }
         let listed = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await?;
         let is_default = |class: &StorageClass| class.annotations().get(DEFAULT_CLASS).is_some_and(|value| value == "true");
         let classes: Vec<(String, bool)> = listed.iter().map(|class| (class.name_any(), is_default(class))).collect();
-        *known = Some((classes.clone(), Instant::now()));
+        *known = Some(Listed { classes: classes.clone(), read: Instant::now() });
         Ok(classes)
     }
 }

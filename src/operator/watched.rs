@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::{FutureExt, Stream};
+use futures::Stream;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodCondition, PodStatus, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -78,10 +78,6 @@ where
             .touched_objects()
     }
 
-    fn is_listed(&self) -> bool {
-        matches!(self.seen.wait_until_ready().now_or_never(), Some(Ok(())))
-    }
-
     /// Whether they were listed; waits a moment for it. Never is when the operator's role does not let it.
     pub(crate) async fn listed(&self) -> bool {
         matches!(tokio::time::timeout(LISTED, self.seen.wait_until_ready()).await, Ok(Ok(())))
@@ -100,16 +96,19 @@ impl Watched {
         self.namespaces.watch(client, ENV_FROM, |_| ()).default_backoff()
     }
 
-    /// Whether all kinds of children were listed.
-    pub(crate) fn children_are_listed(&self) -> bool {
+    /// Whether all kinds of children were listed; waits a moment for it.
+    pub(crate) async fn children_listed(&self) -> bool {
         let Self { accounts, config_maps, services, deployments, policies, budgets, claims, pods: _, namespaces: _ } = self;
-        accounts.is_listed()
-            && config_maps.is_listed()
-            && services.is_listed()
-            && deployments.is_listed()
-            && policies.is_listed()
-            && budgets.is_listed()
-            && claims.is_listed()
+        let all = futures::join!(
+            accounts.listed(),
+            config_maps.listed(),
+            services.listed(),
+            deployments.listed(),
+            policies.listed(),
+            budgets.listed(),
+            claims.listed()
+        );
+        all == (true, true, true, true, true, true, true)
     }
 
     /// The namespaces that ask for the clients' environment of this cache, sorted. `None`: nobody knows yet.

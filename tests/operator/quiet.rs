@@ -67,13 +67,13 @@ impl Log {
         self.requests().into_iter().filter(|request| !request.is_read).map(|request| request.what).collect()
     }
 
-    /// Waits until nothing was written for five seconds.
+    /// Waits until nothing was written for three seconds.
     async fn await_rest(&self) {
-        let deadline = Instant::now() + Duration::from_secs(600);
+        let deadline = Instant::now() + Duration::from_secs(1200);
         let (mut count, mut since) = (self.writes().len(), Instant::now());
-        while since.elapsed() < Duration::from_secs(5) {
+        while since.elapsed() < Duration::from_secs(3) {
             assert!(Instant::now() < deadline, "the operator never came to rest");
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let now = self.writes().len();
             if now != count {
                 (count, since) = (now, Instant::now());
@@ -123,7 +123,7 @@ async fn make_caches(stage: &Stage, count: usize) {
 }
 
 async fn await_reconciled(stage: &Stage, operator: &Process, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(900);
+    let deadline = Instant::now() + Duration::from_secs(1200);
     loop {
         // The operator's own word first: to list them all is work for the API server as well.
         let looked = operator.metric("gomodcache_operator_reconciles_total{outcome=\"ok\"}").await.unwrap_or(0.0);

@@ -140,7 +140,7 @@ async fn snapshot(stage: &Stage, cache: &str) -> BTreeMap<String, Value> {
             let name = meta.name.clone().unwrap_or_default();
             let is_of_it =
                 meta.labels.as_ref().is_some_and(|labels| labels.get("app.kubernetes.io/instance").is_some_and(|of| of == cache));
-            if !is_of_it && !(kind == "GoModuleCache" && name == cache) {
+            if !is_of_it && (kind != "GoModuleCache" || name != cache) {
                 continue;
             }
             let owners: Vec<Value> =
@@ -203,7 +203,7 @@ async fn stumble(stage: &Stage, dice: &mut Dice, cache: &str, a: &Value) -> Stri
     reason.to_owned()
 }
 
-async fn walk(stage: &Stage, seed: u64, steps: usize, class: &str, guest: &str) {
+async fn walk(stage: &Stage, seed: u64, steps: u64, class: &str, guest: &str) {
     let mut dice = Dice(seed);
     let mut a = json!({"storage": {"size": "1Gi", "storageClassName": class, "accessMode": "ReadWriteMany"}});
     for _ in 0..4 {
@@ -227,7 +227,7 @@ async fn walk(stage: &Stage, seed: u64, steps: usize, class: &str, guest: &str) 
             change(&mut dice, &mut spec, guest);
             println!("seed {seed}, step {step}: {spec}");
             stage.cache(&walker, &spec).await;
-            tokio::time::sleep(Duration::from_millis(100 * u64::try_from(dice.below(12)).unwrap())).await;
+            tokio::time::sleep(Duration::from_millis(u64::try_from(dice.below(1200)).unwrap())).await;
         }
     }
     for cache in [&alone, &walker] {
@@ -255,7 +255,7 @@ async fn walk(stage: &Stage, seed: u64, steps: usize, class: &str, guest: &str) 
 async fn a_walk_through_specs_ends_where_its_last_spec_alone_ends() {
     let Some(stage) = stage("walk").await else { return };
     let number = |variable: &str, default| std::env::var(variable).ok().map_or(default, |text| text.parse().expect("a number"));
-    let (seeds, steps) = (number("WALK_SEEDS", 2_u64), number("WALK_STEPS", 12_usize));
+    let (seeds, steps) = (number("WALK_SEEDS", 2_u64), number("WALK_STEPS", 12_u64));
     dns::set("modules.corp.example", "203.0.113.7");
     let class = format!("walk-{}", stage.namespace);
     stage
