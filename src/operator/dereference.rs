@@ -108,13 +108,19 @@ async fn class_state(view: View<'_>, cache: &GoModuleCache, claim: Option<&Persi
     if phase == Some("Bound") {
         return Ok(ClassState::Fine);
     }
-    // Nothing is written by it but the status, so that the list that all share is new enough.
-    let classes = view.memory.polls.classes.look(view.client).await?;
     let stored = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.storage_class_name.clone());
-    Ok(match stored.or_else(|| cache.spec.storage.storage_class_name.clone()) {
-        Some(name) if classes.iter().any(|(class, _)| *class == name) => ClassState::Fine,
-        Some(name) => ClassState::Missing(name),
+    let wanted = stored.or_else(|| cache.spec.storage.storage_class_name.clone());
+    let find = |classes: Vec<(String, bool)>| match &wanted {
+        Some(name) if classes.iter().any(|(class, _)| class == name) => ClassState::Fine,
+        Some(name) => ClassState::Missing(name.clone()),
         None if classes.iter().any(|(_, is_default)| *is_default) => ClassState::Fine,
         None => ClassState::NoDefault,
-    })
+    };
+    let classes = &view.memory.polls.classes;
+    match find(classes.look(view.client, false).await?) {
+        ClassState::Fine => Ok(ClassState::Fine),
+        // Before anybody is told, it is made sure of.
+        _ if view.live => classes.look(view.client, true).await.map(find),
+        absent => Ok(absent),
+    }
 }

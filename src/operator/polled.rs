@@ -157,14 +157,14 @@ struct Listed {
 }
 
 impl Classes {
-    /// The names, each with whether it is a default.
+    /// The names, each with whether it is a default; `anew`: not those that another asked for before.
     ///
     /// # Errors
     /// The API server's.
-    pub(crate) async fn look(&self, client: &Client) -> Result<Vec<(String, bool)>, kube::Error> {
+    pub(crate) async fn look(&self, client: &Client, anew: bool) -> Result<Vec<(String, bool)>, kube::Error> {
         // Held while it asks, so that the others wait for the one answer.
         let mut known = self.known.lock().await;
-        if let Some(listed) = known.as_ref().filter(|listed| listed.read.elapsed() < self.period) {
+        if let Some(listed) = known.as_ref().filter(|listed| !anew && listed.read.elapsed() < self.period) {
             return Ok(listed.classes.clone());
         }
         let listed = Api::<StorageClass>::all(client.clone()).list(&ListParams::default()).await?;
