@@ -133,7 +133,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    if context.memory.watched.children_listed().await {
+    let listed = context.memory.watched.children_listed().await;
+    // The first look of a term asks, as all do that write; after a start it is everybody's turn.
+    let is_first = !context.egress.is_seeded(cache.meta().uid.as_deref().unwrap_or_default());
+    let place = if is_first { Some(context.places.acquire().await) } else { None };
+    if listed {
         let seen = Box::pin(tokio::time::timeout(PATIENCE, look(context, cache, false)));
         if let Some(Look { status, next }) = seen.await.map_err(|_elapsed| ReconcileError::TimedOut)??
             && cache.status.as_ref() == Some(&status)
@@ -141,7 +145,10 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
             return Ok(next);
         }
     }
-    let _place = context.places.acquire().await;
+    let _place = match place {
+        Some(place) => place,
+        None => context.places.acquire().await,
+    };
     let work = Box::pin(tokio::time::timeout(PATIENCE, carry_out(context, cache)));
     work.await.map_err(|_elapsed| ReconcileError::TimedOut)?
 }

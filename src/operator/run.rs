@@ -26,7 +26,7 @@ use crate::telemetry::{Health, serve_admin};
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How many caches may be asking and writing at once: after a start all of them may want to, and each has a minute.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
     settings.election.check().map_err(Error::Election)?;

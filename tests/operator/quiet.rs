@@ -166,7 +166,7 @@ async fn a_cluster_at_rest_is_left_alone_and_one_change_touches_one_cache() {
     dns::set(HOST, "203.0.113.7");
     make_caches(&stage, count).await;
 
-    let new = stage.new_operator().with_longest_period("2s");
+    let new = stage.new_operator().with_longest_period("2s").with_lease("15s", "10s", "2s");
     let begin = Instant::now();
     let first = new.start("pod-quiet");
     await_reconciled(&stage, &first, count).await;
@@ -213,9 +213,10 @@ async fn a_cluster_at_rest_is_left_alone_and_one_change_touches_one_cache() {
     println!("one change: {} writes to the cache's own objects, {} to others", own.len(), others.len());
     assert!(own.len() >= 3 && others.is_empty(), "{others:?}");
 
-    // A crash, and a change of the leader.
+    // A restart, and a change of the leader.
     let (log, before) = (Log::from_now(&stage).unwrap(), children(&stage).await);
-    drop(first);
+    first.signal("TERM");
+    first.ended();
     let begin = Instant::now();
     let second = new.start("pod-second");
     await_reconciled(&stage, &second, count).await;
