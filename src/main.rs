@@ -95,6 +95,9 @@ struct OperatorArgs {
     /// How long between two attempts to get or renew the lease.
     #[arg(long, env = "GOMODCACHE_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
     retry_period: Duration,
+    /// No period but those of the election is longer than this; for tests.
+    #[arg(long, env = "GOMODCACHE_LONGEST_PERIOD", value_parser = duration, hide = true)]
+    longest_period: Option<Duration>,
 }
 
 /// Such as 15s or 700ms.
@@ -157,6 +160,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 monitoring_namespaces: args.monitoring_namespaces,
                 require_host_annotation: !args.allow_secrets_without_hosts,
                 election: operator::Timing { lease: args.lease_duration, renew: args.renew_deadline, retry: args.retry_period },
+                longest_period: args.longest_period,
             };
             operator::run(settings, telemetry::on_signal()?).await?;
         }

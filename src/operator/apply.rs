@@ -3,19 +3,18 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::{Api, Client, Resource};
-use serde::Serialize;
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::build::{Budget, ENV_FROM, INSTANCE, MANAGED_BY, Prepared};
 use super::metrics::Metrics;
+use super::view::{Child, View};
 use crate::api::{ClientNamespace, ClientNamespaceState};
 use crate::quantity::millis;
 
@@ -41,7 +40,7 @@ pub(crate) struct Applied {
     pub conflicts: Vec<String>,
     /// Objects that the API server refused, as `Kind name: its sentence`.
     pub refused: Vec<String>,
-    /// Objects that were held back because the cache is paused, as `Kind name`.
+    /// Objects that were held back, because the cache is paused or the view is no ground for a write, as `Kind name`.
     pub pending: Vec<String>,
     /// Nothing may be written for this cache but its status.
     pub paused: bool,
@@ -60,13 +59,13 @@ fn may_adopt(meta: &ObjectMeta, cache: &str, uid: &str) -> bool {
     !foreign && label(MANAGED_BY.0) == Some(MANAGED_BY.1) && label(INSTANCE) == Some(cache)
 }
 
-/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last. Paused, it only looks
-/// what there would be to write.
+/// Applies in the order that is safe: the policy before the configuration that uses it, the pods last. Paused, or by a view that
+/// may be old, it only looks what there would be to write.
 ///
 /// # Errors
 /// The API server's; what was written stays and the next attempt goes on from there.
 pub(crate) async fn apply(
-    client: &Client,
+    view: View<'_>,
     metrics: &Metrics,
     cache: &str,
     uid: &str,
@@ -74,7 +73,8 @@ pub(crate) async fn apply(
     prepared: Prepared,
 ) -> Result<Applied, kube::Error> {
     let Prepared { account, policy, config, credentials, claim, service, admin, env, published, budget, deployment } = prepared;
-    let mut step = Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
+    let dry = paused || !view.live;
+    let mut step = Step { view, metrics, uid, dry, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
     step.one(&account, owned).await?;
     step.one(&policy, owned).await?;
@@ -97,10 +97,11 @@ pub(crate) async fn apply(
 }
 
 struct Step<'a> {
-    client: &'a Client,
+    view: View<'a>,
     metrics: &'a Metrics,
     uid: &'a str,
-    paused: bool,
+    /// Nothing is written.
+    dry: bool,
     conflicts: Vec<String>,
     refused: Vec<String>,
     pending: Vec<String>,
@@ -113,9 +114,9 @@ impl Step<'_> {
     async fn publish(&mut self, published: Vec<ConfigMap>) -> Result<Vec<ClientNamespace>, kube::Error> {
         let mut states = Vec::new();
         for env in published {
-            let Step { client, metrics, uid, paused, .. } = *self;
+            let Step { view, metrics, uid, dry, .. } = *self;
             let mut abroad =
-                Step { client, metrics, uid, paused, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
+                Step { view, metrics, uid, dry, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
             let labels = env.metadata.labels.clone().unwrap_or_default();
             let label = |meta: &ObjectMeta, key: &str| meta.labels.as_ref().and_then(|all| all.get(key)) == labels.get(key);
             abroad.one(&env, |meta| label(meta, MANAGED_BY.0) && label(meta, ENV_FROM)).await?;
@@ -135,14 +136,11 @@ impl Step<'_> {
     }
 
     /// Deletes what is ours and no longer wanted.
-    async fn remove<K>(&mut self, namespace: &str, name: &str) -> Result<(), kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let stored = api.get_opt(name).await?;
+    async fn remove<K: Child>(&mut self, namespace: &str, name: &str) -> Result<(), kube::Error> {
+        let api: Api<K> = Api::namespaced(self.view.client.clone(), namespace);
+        let stored: Option<K> = self.view.child(namespace, name).await?;
         match stored.as_ref().map(Resource::meta).filter(|meta| is_ours(meta, self.uid) && meta.deletion_timestamp.is_none()) {
-            Some(_) if self.paused => {
+            Some(_) if self.dry => {
                 self.pending.push(format!("{} {name}, to be deleted", K::kind(&())));
                 Ok(())
             }
@@ -151,16 +149,13 @@ impl Step<'_> {
         }
     }
 
-    async fn one<K>(&mut self, wanted: &K, ours: impl Fn(&ObjectMeta) -> bool) -> Result<Option<K>, kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned,
-    {
+    async fn one<K: Child>(&mut self, wanted: &K, ours: impl Fn(&ObjectMeta) -> bool) -> Result<Option<K>, kube::Error> {
         let (Some(name), Some(namespace)) = (&wanted.meta().name, &wanted.meta().namespace) else { return Ok(None) };
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<K> = Api::namespaced(self.view.client.clone(), namespace);
         let mut body = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
         let digest = digest(&body);
         merge_annotation(&mut body, &digest);
-        let stored = api.get_opt(name).await?;
+        let stored: Option<K> = self.view.child(namespace, name).await?;
         let mut params = PatchParams::apply(FIELD_MANAGER);
         if let Some(stored) = &stored {
             if !ours(stored.meta()) {
@@ -176,7 +171,7 @@ impl Step<'_> {
             if undo.is_none() && holds(&value, &body) {
                 return Ok(Some(stored.clone()));
             }
-            if let Some(mut undo) = undo.filter(|_| !self.paused) {
+            if let Some(mut undo) = undo.filter(|_| !self.dry) {
                 undo.insert("metadata".to_owned(), json!({"uid": stored.meta().uid}));
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&undo)).await?;
                 self.metrics.write("patch", &K::kind(&()));
@@ -187,7 +182,7 @@ impl Step<'_> {
             }
             params = params.force();
         }
-        if self.paused {
+        if self.dry {
             self.pending.push(format!("{} {name}", K::kind(&())));
             return Ok(stored);
         }

@@ -5,10 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
@@ -19,7 +15,7 @@ use kube::{Api, Resource, ResourceExt};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{ENV_FROM, INSTANCE, MANAGED_BY};
+use super::build::{ENV_FROM, INSTANCE};
 use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
@@ -57,29 +53,28 @@ const STILL: Duration = Duration::from_secs(150);
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
     let client = context.client.clone();
     let state = Arc::new(Loop { context, failures: Mutex::default() });
-    let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let (pods, namespaces) = (state.context.watched.follow_pods(&client), state.context.watched.follow_namespaces(&client));
+    let watched = &state.context.memory.watched;
     let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
     let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
-        .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
-        .owns(Api::<Service>::all(client.clone()), ours.clone())
-        .owns(Api::<Deployment>::all(client.clone()), ours.clone())
-        .owns(Api::<NetworkPolicy>::all(client.clone()), ours.clone())
-        .owns(Api::<PodDisruptionBudget>::all(client.clone()), ours.clone())
+        .owns_stream(watched.accounts.follow(&client))
+        .owns_stream(watched.config_maps.follow(&client))
+        .owns_stream(watched.services.follow(&client))
+        .owns_stream(watched.deployments.follow(&client))
+        .owns_stream(watched.policies.follow(&client))
+        .owns_stream(watched.budgets.follow(&client))
         // By label: whether a pod is ours, the reconcile finds out.
-        .watches_stream(pods, |pod| by_label(&pod.metadata))
-        .watches_stream(namespaces, |namespace| {
+        .watches_stream(watched.follow_pods(&client), |pod| by_label(&pod.metadata))
+        .watches_stream(watched.follow_namespaces(&client), |namespace| {
             let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
             Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
         })
         // By label and not by owner: under Retain a claim has none.
-        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| by_label(&claim.metadata))
+        .watches_stream(watched.claims.follow(&client), |claim| by_label(&claim.metadata))
         .reconcile_on(beat)
         .trigger_backoff(StreamRetry::default())
         .graceful_shutdown_on(shutdown.cancelled_owned());
     let (store, shared) = (controller.store(), Arc::clone(&state));
-    let Context { client, metrics, watched, .. } = &shared.context;
+    let Context { client, metrics, memory, pace, .. } = &shared.context;
     let listed = async {
         // Until then the loop waits, for as long as the API server is away.
         if store.wait_until_ready().await.is_ok() {
@@ -102,7 +97,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     tokio::select! {
         () = work => {}
         () = listed => {}
-        () = super::sweep::run(client, metrics, &store, watched) => {}
+        () = super::sweep::run(client, metrics, &store, &memory.watched, *pace) => {}
     }
     health.expect_no_beat();
 }
@@ -147,15 +142,14 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
         return Ok(Action::await_change());
     }
     let begun = Instant::now();
-    let work = Box::pin(super::reconcile(&state.context, cache));
-    let next = tokio::time::timeout(Duration::from_secs(60), work).await.map_err(|_elapsed| ReconcileError::TimedOut)??;
+    let next = Box::pin(super::reconcile(&state.context, cache)).await?;
     state.context.metrics.reconciled_in(begun.elapsed());
     state.context.metrics.reconcile("ok");
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
     failures.remove(&key(&object));
     state.context.metrics.backing_off(still_failing(&failures));
     drop(failures);
-    Ok(next.map_or_else(Action::await_change, |wait| Action::requeue(wait.mul_f64(0.85 + 0.15 * rand::random::<f64>()))))
+    Ok(next.map_or_else(Action::await_change, Action::requeue))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature that the controller calls")]

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
-use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::ListParams;
-use kube::{Api, Client, ResourceExt};
+use kube::ResourceExt;
 
 use super::build::names::Names;
 use super::ca_bundles::Bundles;
+use super::view::View;
 use crate::api::GoModuleCache;
 use crate::config::{CONFIG_FILE, PinnedHost, ProxyConfig, Resolution};
 
@@ -41,18 +40,23 @@ pub(crate) enum ClassState {
     NoDefault,
 }
 
-/// Reads.
+/// Reads. What is `seeded` has its pins elsewhere; for one that is not they are asked for in any case, since an address that an
+/// old look does not show would be closed.
 ///
 /// # Errors
 /// The API server's, except that what is absent is an answer.
-pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespace: &str, uid: &str) -> Result<Referenced, kube::Error> {
+pub(crate) async fn dereference(
+    view: View<'_>,
+    cache: &GoModuleCache,
+    namespace: &str,
+    uid: &str,
+    seeded: bool,
+) -> Result<Referenced, kube::Error> {
     let names = Names::new(&cache.name_any());
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let mut out = Referenced::default();
     for reference in cache.spec.secrets() {
         if !out.secrets.contains_key(&reference.name)
-            && let Some(secret) = secrets.get_opt(&reference.name).await?
+            && let Some(secret) = view.secret(namespace, &reference.name).await?
         {
             out.secrets.insert(reference.name.clone(), secret);
         }
@@ -60,49 +64,63 @@ pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespac
     for upstream in &cache.spec.upstreams {
         if let Some(reference) = &upstream.ca_bundle_ref
             && !out.ca_bundles.config_maps.contains_key(&reference.name)
-            && let Some(config_map) = config_maps.get_opt(&reference.name).await?
+            && let Some(config_map) = view.bundle(namespace, &reference.name).await?
         {
             out.ca_bundles.config_maps.insert(reference.name.clone(), config_map);
         }
     }
     // What someone else put under our names is no memory of ours.
-    out.previous = secrets
-        .get_opt(&names.credentials)
+    out.previous = view
+        .credentials(namespace, &names.credentials)
         .await?
         .filter(|secret| super::apply::is_ours(&secret.metadata, uid))
         .and_then(|secret| secret.data)
         .unwrap_or_default();
-    let told = config_maps.get_opt(&names.config).await?.filter(|config| super::apply::is_ours(&config.metadata, uid));
-    if let Some(told) = told.as_ref().and_then(parse) {
+    let for_config = View { live: view.live || !seeded, ..view };
+    let told: Option<ConfigMap> = for_config.child(namespace, &names.config).await?;
+    if let Some(told) = told.filter(|config| super::apply::is_ours(&config.metadata, uid)).as_ref().and_then(parse) {
         out.ca_bundles.last_good = told.upstreams.into_iter().filter_map(|u| Some((u.url, u.ca_bundle?))).collect();
         if let Resolution::Pinned { hosts } = told.resolution {
             out.pinned = hosts;
         }
     }
-    out.claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get_opt(&names.proxy).await?;
-    out.class = class_state(client, cache, out.claim.as_ref()).await?;
+    out.claim = view.child(namespace, &names.proxy).await?;
+    out.class = class_state(view, cache, out.claim.as_ref()).await?;
     Ok(out)
+}
+
+/// When to look again at what is polled for this cache.
+pub(crate) fn next_turn(view: View<'_>, cache: &GoModuleCache, namespace: &str) -> Option<std::time::Duration> {
+    let polls = &view.memory.polls;
+    let own = polls.credentials.turn(namespace, &Names::new(&cache.name_any()).credentials);
+    let secrets = cache.spec.secrets().filter_map(|reference| polls.secrets.turn(namespace, &reference.name));
+    let references = cache.spec.upstreams.iter().filter_map(|upstream| upstream.ca_bundle_ref.as_ref());
+    let bundles = references.filter_map(|reference| polls.bundles.turn(namespace, &reference.name));
+    own.into_iter().chain(secrets).chain(bundles).min()
 }
 
 fn parse(config: &ConfigMap) -> Option<ProxyConfig> {
     ProxyConfig::parse(config.data.as_ref()?.get(CONFIG_FILE)?).ok()
 }
 
-async fn class_state(client: &Client, cache: &GoModuleCache, claim: Option<&PersistentVolumeClaim>) -> Result<ClassState, kube::Error> {
+async fn class_state(view: View<'_>, cache: &GoModuleCache, claim: Option<&PersistentVolumeClaim>) -> Result<ClassState, kube::Error> {
     let phase = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.phase.as_deref());
     if phase == Some("Bound") {
         return Ok(ClassState::Fine);
     }
-    let api: Api<StorageClass> = Api::all(client.clone());
     let stored = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.storage_class_name.clone());
-    match stored.or_else(|| cache.spec.storage.storage_class_name.clone()) {
-        Some(name) => Ok(if api.get_opt(&name).await?.is_some() { ClassState::Fine } else { ClassState::Missing(name) }),
-        None => {
-            let default =
-                api.list(&ListParams::default()).await?.into_iter().any(|class| {
-                    class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|value| value == "true")
-                });
-            Ok(if default { ClassState::Fine } else { ClassState::NoDefault })
-        }
+    let wanted = stored.or_else(|| cache.spec.storage.storage_class_name.clone());
+    let find = |classes: Vec<(String, bool)>| match &wanted {
+        Some(name) if classes.iter().any(|(class, _)| class == name) => ClassState::Fine,
+        Some(name) => ClassState::Missing(name.clone()),
+        None if classes.iter().any(|(_, is_default)| *is_default) => ClassState::Fine,
+        None => ClassState::NoDefault,
+    };
+    let classes = &view.memory.polls.classes;
+    match find(classes.look(view.client, false).await?) {
+        ClassState::Fine => Ok(ClassState::Fine),
+        // Before anybody is told, it is made sure of.
+        _ if view.live => classes.look(view.client, true).await.map(find),
+        absent => Ok(absent),
     }
 }

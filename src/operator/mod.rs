@@ -1,6 +1,8 @@
 //! The control plane: from a `GoModuleCache` to its children and back to its status.
 //!
-//! dereference -> validate -> resolve -> build -> apply -> survey -> update_status, one file a step.
+//! dereference -> validate -> resolve -> build -> apply -> survey -> update_status, one file a step. A cache goes through them
+//! first by what was seen of the cluster, which asks for nothing and writes nothing; and again by what there is now, if there was
+//! something to write. So no write is decided by what may be old, and a cluster at rest is left alone.
 
 mod apply;
 mod build;
@@ -14,24 +16,31 @@ mod egress;
 mod events;
 mod lease;
 mod metrics;
+mod pace;
 mod paused;
+mod polled;
 mod probe;
 mod reports;
 mod run;
 mod sweep;
 mod update_status;
 mod validate;
+mod view;
 mod watched;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Client, Resource, ResourceExt};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use lease::Timing;
 
-use crate::api::GoModuleCache;
+use view::View;
+
+use crate::api::{GoModuleCache, GoModuleCacheStatus};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -54,6 +63,8 @@ pub struct Settings {
     pub require_host_annotation: bool,
     /// How long a lead lasts; see [`Timing::check`].
     pub election: Timing,
+    /// No period is longer than this, for tests.
+    pub longest_period: Option<Duration>,
 }
 
 /// Why the operator could not start or go on.
@@ -98,12 +109,15 @@ struct Context {
     metrics: metrics::Metrics,
     events: events::Events,
     egress: egress::Egress,
-    watched: watched::Watched,
+    memory: view::Memory,
     reports: reports::Reports,
     defaults: defaults::Defaults,
     settings: Settings,
     /// Who may reach the admin port of every cache: the operator's namespace first.
     admin_namespaces: Vec<String>,
+    /// For caches that ask the API server and write.
+    places: Semaphore,
+    pace: pace::Pace,
 }
 
 /// Runs the controller until the token is cancelled.
@@ -114,27 +128,63 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     run::run(settings, shutdown).await
 }
 
+/// For all that one look asks and writes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, events, egress, watched, reports, defaults, settings, admin_namespaces } = context;
+    let listed = context.memory.watched.children_listed().await;
+    // The first look of a term asks, as all do that write; after a start it is everybody's turn.
+    let is_first = !context.egress.is_seeded(cache.meta().uid.as_deref().unwrap_or_default());
+    let place = if is_first { Some(context.places.acquire().await) } else { None };
+    if listed {
+        let seen = Box::pin(tokio::time::timeout(PATIENCE, look(context, cache, false)));
+        if let Some(Look { status, next }) = seen.await.map_err(|_elapsed| ReconcileError::TimedOut)??
+            && cache.status.as_ref() == Some(&status)
+        {
+            return Ok(next);
+        }
+    }
+    let _place = match place {
+        Some(place) => place,
+        None => context.places.acquire().await,
+    };
+    let work = Box::pin(tokio::time::timeout(PATIENCE, carry_out(context, cache)));
+    work.await.map_err(|_elapsed| ReconcileError::TimedOut)?
+}
+
+/// Makes the cluster as it should be, by what there is now.
+async fn carry_out(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
+    let Some(Look { status, next }) = look(context, cache, true).await? else { return Ok(None) };
+    update_status::update_status(&context.client, &context.metrics, cache, status.clone()).await?;
+    context.events.tell(cache, &status).await;
+    Ok(next)
+}
+
+/// What a look at a cache came to.
+struct Look {
+    status: GoModuleCacheStatus,
+    next: Option<Duration>,
+}
+
+/// All steps but the last. `live`: by what there is now, and with writes. Otherwise by what was seen; `None` then means that
+/// there is something to write.
+async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Option<Look>, ReconcileError> {
+    let Context { client, metrics, egress, memory, reports, defaults, settings, admin_namespaces, pace, .. } = context;
+    let view = View { client, memory, live };
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
-    let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
+    let referenced = dereference::dereference(view, cache, &namespace, &uid, egress.is_seeded(&uid)).await?;
     let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
         Ok(valid) => valid,
-        Err(fault) => {
-            let status = update_status::invalid(cache, fault.to_string());
-            update_status::update_status(client, metrics, cache, status.clone()).await?;
-            events.tell(cache, &status).await;
-            return Ok(None);
-        }
+        Err(fault) => return Ok(Some(Look { status: update_status::invalid(cache, fault.to_string()), next: None })),
     };
     let listed: Vec<String> = cache.spec.listed_namespaces(&namespace).cloned().collect();
     let guests = if listed.is_empty() {
         Vec::new()
     } else {
         // Not to know is no reason to close the fence to a namespace.
-        let asking = watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted)?;
+        let asking = memory.watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted)?;
         asking.into_iter().filter(|namespace| listed.contains(namespace)).collect()
     };
     let valid = validate::Validated { guests, ..valid };
@@ -148,18 +198,31 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         || format!("{:032x}", rand::random::<u128>()),
     );
     let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces)?;
-    let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
-    let survey = Box::pin(reports.survey(client, metrics, watched, &uid, &applied)).await?;
+    let applied = Box::pin(apply::apply(view, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
+    if !live && !cache.spec.paused && !applied.pending.is_empty() {
+        return Ok(None);
+    }
+    if live && let Some(secret) = &applied.credentials {
+        memory.polls.credentials.note(&namespace, &valid.names.credentials, Some(secret.clone()), Instant::now());
+    }
+    let survey = Box::pin(reports.survey(view, metrics, &uid, &applied)).await?;
+    if survey.wants_refresh {
+        return Ok(None);
+    }
     let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);
     let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
-    update_status::update_status(client, metrics, cache, status.clone()).await?;
-    events.tell(cache, &status).await;
 
-    Ok(Some(next_look(!valid.wanted.is_empty(), [resolved.next, survey.next])))
+    let turn = dereference::next_turn(view, cache, &namespace);
+    let next = pace.of(unasked(&valid, &applied)).mul_f64(1.0 + rand::random::<f64>() / 8.0);
+    let next = [turn, resolved.next, survey.next].into_iter().flatten().fold(next, Duration::min).max(Duration::from_secs(1));
+    Ok(Some(Look { status, next: Some(next) }))
 }
 
-/// Secrets and classes are not watched, so they are looked at again: Secrets that a user rotates soon, the rest later.
-fn next_look(has_secrets: bool, next: [Option<Duration>; 2]) -> Duration {
-    let poll = Duration::from_secs(if has_secrets { 5 } else { 15 });
-    next.into_iter().flatten().fold(poll, Duration::min).max(Duration::from_secs(1))
+/// When a cache is looked at again without a reason: soon while it waits for something that nobody tells of.
+fn unasked(cache: &validate::Validated, applied: &apply::Applied) -> Duration {
+    let bound = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+    let waits = !applied.conflicts.is_empty() || !applied.refused.is_empty() || !applied.pending.is_empty();
+    // A ConfigMap in another namespace has no owner to tell.
+    let soon = waits || !cache.guests.is_empty() || !applied.claim.as_ref().is_some_and(bound);
+    Duration::from_secs(if soon { 13 } else { 50 })
 }

@@ -8,6 +8,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
 
@@ -29,7 +30,7 @@ pub(crate) enum Served {
 
 /// Asks again and again, and tells of each change once, in the log as well. A standby is ready as a leader is. Not "the
 /// first list is in the store": with no cache in the cluster that is never reported.
-pub(crate) async fn probe(client: Client, health: Health, told: watch::Sender<Served>, shutdown: CancellationToken) {
+pub(crate) async fn probe(client: Client, health: Health, told: watch::Sender<Served>, pace: Pace, shutdown: CancellationToken) {
     let caches: Api<GoModuleCache> = Api::all(client);
     let mut before = None;
     loop {
@@ -51,7 +52,7 @@ pub(crate) async fn probe(client: Client, health: Health, told: watch::Sender<Se
             health.set_ready(served == Served::Yes);
             told.send_replace(served);
         }
-        let pause = if served == Served::Yes { PERIOD } else { SOON };
+        let pause = pace.of(if served == Served::Yes { PERIOD } else { SOON });
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }

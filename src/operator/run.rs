@@ -5,7 +5,7 @@ use http::header::USER_AGENT;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use prometheus::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::defaults::Defaults;
@@ -13,14 +13,20 @@ use super::egress::{Egress, Resolver};
 use super::events::Events;
 use super::lease::{Candidate, Gate, Leadership};
 use super::metrics::Metrics;
+use super::pace::Pace;
+use super::polled::Polls;
 use super::probe::{Served, probe};
 use super::reports::Reports;
+use super::view::Memory;
 use super::watched::Watched;
 use super::{Context, Error, Settings, controller};
 use crate::telemetry::{Health, serve_admin};
 
 /// How long reconciles that are under way may take to end at shutdown. Longer, and the lease is left to run out.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How many caches may be asking and writing at once: after a start all of them may want to, and each has a minute.
+const AT_ONCE: usize = 32;
 
 pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
     settings.election.check().map_err(Error::Election)?;
@@ -41,7 +47,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let writes_ended = CancellationToken::new();
     let candidate = tokio::spawn(candidate.run(writes_ended.clone()));
     let (told, served) = watch::channel(Served::Unknown);
-    let probing = tokio::spawn(probe(client.clone(), health.clone(), told, shutdown.clone()));
+    let probing = tokio::spawn(probe(client.clone(), health.clone(), told, Pace::new(settings.longest_period), shutdown.clone()));
 
     let office = Office { client, metrics, health, defaults, settings, namespace, pod, leadership, served };
     if Box::pin(office.serve(&shutdown)).await? {
@@ -118,14 +124,17 @@ impl Office {
     /// Each term begins with what lies in the cluster: what this process remembers, another may have changed since.
     fn context(&self) -> Result<Context, Error> {
         let Self { client, metrics, defaults, settings, namespace, pod, .. } = self;
-        let egress = Egress::new(Resolver::new(&settings.name_servers)?);
+        let pace = Pace::new(settings.longest_period);
+        let egress = Egress::new(Resolver::new(&settings.name_servers)?, pace);
         Ok(Context {
             client: client.clone(),
             metrics: metrics.clone(),
             events: Events::new(client.clone(), metrics.clone(), pod.clone()),
             egress,
-            watched: Watched::default(),
-            reports: Reports::new()?,
+            memory: Memory { watched: Watched::default(), polls: Polls::new(pace) },
+            reports: Reports::new(pace)?,
+            places: Semaphore::new(AT_ONCE),
+            pace,
             defaults: defaults.clone(),
             settings: settings.clone(),
             admin_namespaces: std::iter::once(namespace).chain(&settings.monitoring_namespaces).cloned().collect(),

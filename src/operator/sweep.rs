@@ -4,26 +4,32 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, ResourceExt};
 
 use super::apply::delete;
 use super::build::names::Names;
-use super::build::{ENV_CACHE_UID, ENV_FROM, MANAGED_BY};
+use super::build::{ENV_CACHE_UID, ENV_FROM};
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::watched::Watched;
 use crate::api::GoModuleCache;
 
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Sweeps for as long as it is polled.
-pub(super) async fn run(client: &Client, metrics: &Metrics, caches: &Store<DeserializeGuard<GoModuleCache>>, watched: &Watched) {
+pub(super) async fn run(
+    client: &Client,
+    metrics: &Metrics,
+    caches: &Store<DeserializeGuard<GoModuleCache>>,
+    watched: &Watched,
+    pace: Pace,
+) {
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pace.of(EVERY)).await;
         // What has not been listed yet looks as if it had gone.
-        if caches.wait_until_ready().await.is_err() || !watched.namespaces_listed().await {
+        if caches.wait_until_ready().await.is_err() || !watched.namespaces.listed().await || !watched.config_maps.listed().await {
             continue;
         }
         if let Err(error) = sweep(client, metrics, caches, watched).await {
@@ -38,8 +44,7 @@ async fn sweep(
     caches: &Store<DeserializeGuard<GoModuleCache>>,
     watched: &Watched,
 ) -> Result<(), kube::Error> {
-    let ours = ListParams::default().labels(&format!("{}={},{ENV_FROM}", MANAGED_BY.0, MANAGED_BY.1));
-    for env in Api::<ConfigMap>::all(client.clone()).list(&ours).await? {
+    for env in watched.config_maps.seen.state_filter(|config_map| config_map.labels().contains_key(ENV_FROM)) {
         let Some(namespace) = env.namespace().filter(|namespace| !is_wanted(&env, namespace, caches, watched)) else { continue };
         delete(&Api::<ConfigMap>::namespaced(client.clone(), &namespace), metrics, &env.metadata).await?;
     }
@@ -49,7 +54,7 @@ async fn sweep(
 fn is_wanted(env: &ConfigMap, namespace: &str, caches: &Store<DeserializeGuard<GoModuleCache>>, watched: &Watched) -> bool {
     let asked = env.labels().get(ENV_FROM);
     let Some((cache_namespace, name)) = asked.and_then(|asked| asked.split_once('.')) else { return false };
-    let asks = watched.namespaces.get(&ObjectRef::new(namespace)).is_some_and(|namespace| namespace.labels().get(ENV_FROM) == asked);
+    let asks = watched.namespaces.seen.get(&ObjectRef::new(namespace)).is_some_and(|namespace| namespace.labels().get(ENV_FROM) == asked);
     let guarded = caches.get(&ObjectRef::new(name).within(cache_namespace));
     let cache = match guarded.as_deref().map(|guarded| &guarded.0) {
         Some(Ok(cache)) => cache,

@@ -1,85 +1,128 @@
-//! What is followed in the cluster beside the caches' own children, and kept in memory: pods, and namespaces that ask for the
-//! environment of a cache.
+//! What is followed in the cluster and kept in memory: the caches' children but for their Secrets, which the operator may not
+//! watch; pods; and namespaces that ask for the environment of a cache.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodCondition, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::build::{ENV_FROM, MANAGED_BY, asked_name};
 
 /// How long is waited for a first list.
 const LISTED: Duration = Duration::from_secs(5);
 
-/// What the watches have seen so far.
+/// What the watches have seen so far. All but the namespaces carry our label, whoever made them.
+#[derive(Default)]
 pub(crate) struct Watched {
-    /// The pods that carry our label, whoever made them.
-    pub pods: Store<Pod>,
-    /// The namespaces that ask for the clients' environment of some cache.
-    pub namespaces: Store<Namespace>,
-    pod_writer: Mutex<Option<Writer<Pod>>>,
-    namespace_writer: Mutex<Option<Writer<Namespace>>>,
+    pub accounts: Followed<ServiceAccount>,
+    pub config_maps: Followed<ConfigMap>,
+    pub services: Followed<Service>,
+    pub deployments: Followed<Deployment>,
+    pub policies: Followed<NetworkPolicy>,
+    pub budgets: Followed<PodDisruptionBudget>,
+    pub claims: Followed<PersistentVolumeClaim>,
+    /// With little more than their owners and addresses.
+    pub pods: Followed<Pod>,
+    /// Those that ask for the clients' environment of some cache.
+    pub namespaces: Followed<Namespace>,
 }
 
-impl Default for Watched {
+/// The objects of one kind.
+pub(crate) struct Followed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    pub seen: Store<K>,
+    writer: Mutex<Option<Writer<K>>>,
+}
+
+impl<K> Default for Followed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
     fn default() -> Self {
-        let ((pods, pod_writer), (namespaces, namespace_writer)) = (reflector::store(), reflector::store());
-        Self { pods, namespaces, pod_writer: Mutex::new(Some(pod_writer)), namespace_writer: Mutex::new(Some(namespace_writer)) }
+        let (seen, writer) = reflector::store();
+        Self { seen, writer: Mutex::new(Some(writer)) }
+    }
+}
+
+impl<K> Followed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// The watch of the children with our label, to be polled for as long as the store is used. Only the first call follows
+    /// anything: the store has one writer.
+    pub(crate) fn follow(&self, client: &Client) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K> {
+        self.watch(client, &format!("{}={}", MANAGED_BY.0, MANAGED_BY.1), |_| ())
+    }
+
+    fn watch(&self, client: &Client, labels: &str, forget: fn(&mut K)) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        watcher(Api::<K>::all(client.clone()), watcher::Config::default().labels(labels))
+            .modify(move |object| {
+                object.meta_mut().managed_fields = None;
+                forget(object);
+            })
+            .reflect(writer)
+            .touched_objects()
+    }
+
+    /// Whether they were listed; waits a moment for it. Never is when the operator's role does not let it.
+    pub(crate) async fn listed(&self) -> bool {
+        matches!(tokio::time::timeout(LISTED, self.seen.wait_until_ready()).await, Ok(Ok(())))
     }
 }
 
 impl Watched {
-    /// The watch of the pods, to be polled for as long as the store is used. Only the first call follows anything: the store has
-    /// one writer.
-    pub(crate) fn follow_pods(&self, client: &Client) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static {
-        let writer = take(&self.pod_writer);
-        let ours = watcher::Config::default().labels(&format!("{}={},app.kubernetes.io/component=proxy", MANAGED_BY.0, MANAGED_BY.1));
-        watcher(Api::<Pod>::all(client.clone()), ours).default_backoff().modify(forget_the_rest).reflect(writer).touched_objects()
+    /// The watch of the pods, under the conditions of [`Followed::follow`].
+    pub(crate) fn follow_pods(&self, client: &Client) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + use<> {
+        let ours = format!("{}={},app.kubernetes.io/component=proxy", MANAGED_BY.0, MANAGED_BY.1);
+        self.pods.watch(client, &ours, forget_the_rest).default_backoff()
     }
 
     /// The watch of the namespaces, under the same conditions.
-    pub(crate) fn follow_namespaces(&self, client: &Client) -> impl Stream<Item = Result<Namespace, watcher::Error>> + Send + 'static {
-        let writer = take(&self.namespace_writer);
-        let asking = watcher::Config::default().labels(ENV_FROM);
-        watcher(Api::<Namespace>::all(client.clone()), asking).default_backoff().reflect(writer).touched_objects()
+    pub(crate) fn follow_namespaces(&self, client: &Client) -> impl Stream<Item = Result<Namespace, watcher::Error>> + Send + use<> {
+        self.namespaces.watch(client, ENV_FROM, |_| ()).default_backoff()
+    }
+
+    /// Whether all kinds of children were listed; waits a moment for it.
+    pub(crate) async fn children_listed(&self) -> bool {
+        let Self { accounts, config_maps, services, deployments, policies, budgets, claims, pods: _, namespaces: _ } = self;
+        let all = futures::join!(
+            accounts.listed(),
+            config_maps.listed(),
+            services.listed(),
+            deployments.listed(),
+            policies.listed(),
+            budgets.listed(),
+            claims.listed()
+        );
+        all == (true, true, true, true, true, true, true)
     }
 
     /// The namespaces that ask for the clients' environment of this cache, sorted. `None`: nobody knows yet.
     pub(crate) async fn asking(&self, namespace: &str, cache: &str) -> Option<BTreeSet<String>> {
-        self.namespaces_listed().await.then(|| {
+        self.namespaces.listed().await.then(|| {
             let wanted = asked_name(namespace, cache);
-            let asking = self.namespaces.state_filter(|namespace| namespace.labels().get(ENV_FROM) == Some(&wanted));
+            let asking = self.namespaces.seen.state_filter(|namespace| namespace.labels().get(ENV_FROM) == Some(&wanted));
             asking.iter().map(|namespace| namespace.name_any()).collect()
         })
     }
-
-    /// Whether the pods were listed; waits a moment for it. Never is when the operator's role does not let it.
-    pub(crate) async fn pods_listed(&self) -> bool {
-        matches!(tokio::time::timeout(LISTED, self.pods.wait_until_ready()).await, Ok(Ok(())))
-    }
-
-    /// The same for the namespaces.
-    pub(crate) async fn namespaces_listed(&self) -> bool {
-        matches!(tokio::time::timeout(LISTED, self.namespaces.wait_until_ready()).await, Ok(Ok(())))
-    }
-}
-
-fn take<K>(writer: &Mutex<Option<Writer<K>>>) -> Writer<K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    writer.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
 }
 
 /// Thousands of pods are kept, and little of them is of use.
 fn forget_the_rest(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
     pod.spec = None;
     if let Some(status) = pod.status.take() {
         let is_ready = |condition: &PodCondition| condition.type_ == "Ready";

@@ -45,6 +45,8 @@ async fn the_operators_account_is_refused_what_the_operator_has_no_need_of() {
         ("create", "gomodcache.io", "gomodulecaches"),
         ("delete", "gomodcache.io", "gomodulecaches"),
         ("create", "storage.k8s.io", "storageclasses"),
+        ("get", "storage.k8s.io", "storageclasses"),
+        ("watch", "storage.k8s.io", "storageclasses"),
         ("get", "coordination.k8s.io", "leases"),
         ("create", "coordination.k8s.io", "leases"),
         ("update", "coordination.k8s.io", "leases"),

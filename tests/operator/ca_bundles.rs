@@ -13,6 +13,11 @@ fn config_map(data: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corp-ca"}, "data": data})
 }
 
+/// A ConfigMap `corp-ca` with a good one under `ca.crt`.
+pub(crate) fn bundle() -> Value {
+    config_map(&json!({"ca.crt": certificate()}))
+}
+
 fn certificate() -> String {
     rcgen::generate_simple_self_signed(["ca.corp.example".to_owned()]).unwrap().cert.pem()
 }

@@ -38,9 +38,9 @@ async fn what_others_add_to_the_credentials_is_no_endless_rotation() {
     stage.cache("date", &with_secret("203.0.113.7")).await;
     await_children(&stage, "date").await;
     stage.patch("Secret", "date-credentials", &json!({"stringData": {"credential.theirs": "x"}})).await;
-    // Where a Secret is named, the operator looks every 5 s.
-    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    stage.eventually("it is taken out", async || stage.credential_key("date", "credential.theirs").await.is_empty()).await;
     let generation = stage.credential_generation("date").await;
+    // The Secret is looked at every 5 s.
     tokio::time::sleep(std::time::Duration::from_secs(7)).await;
     assert_eq!(stage.credential_generation("date").await, generation);
 }

@@ -65,7 +65,7 @@ async fn snapshot(stage: &Stage, namespace: &str) -> BTreeMap<String, Value> {
 }
 
 /// Takes out times, addresses and what is drawn by lot.
-fn strip(value: &mut Value) {
+pub(crate) fn strip(value: &mut Value) {
     const RANDOM: [&str; 8] = [
         "lastTransitionTime",
         "lastChanged",

@@ -23,6 +23,7 @@ mod outage;
 mod pods;
 mod process;
 mod proxies;
+mod quiet;
 mod refused;
 mod reports;
 mod restart;
@@ -30,6 +31,7 @@ mod stage;
 mod storage;
 mod told;
 mod undecodable;
+mod walks;
 
 use serde_json::{Value, json};
 use stage::{Stage, stage};

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// The upstreams of an operator under test.
 pub(crate) const UPSTREAMS: [&str; 4] = ["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"];
@@ -17,6 +18,7 @@ pub(crate) struct NewOperator {
     name_server: String,
     lease: [(&'static str, &'static str); 3],
     namespace: String,
+    longest_period: Option<&'static str>,
 }
 
 /// One that runs; it is killed when it is dropped.
@@ -33,7 +35,14 @@ impl NewOperator {
             name_server: name_server.to_owned(),
             lease: SHORT_LEASE,
             namespace: super::account::own_name(),
+            longest_period: None,
         }
+    }
+
+    /// With every period but the election's as short as this.
+    pub(crate) fn with_longest_period(mut self, period: &'static str) -> Self {
+        self.longest_period = Some(period);
+        self
     }
 
     pub(crate) fn with_lease(mut self, duration: &'static str, deadline: &'static str, retry: &'static str) -> Self {
@@ -59,6 +68,7 @@ impl NewOperator {
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", pod)
             .envs(self.lease)
+            .envs(self.longest_period.map(|period| ("GOMODCACHE_LONGEST_PERIOD", period)))
             .stdout(Stdio::null())
             .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
             .spawn()
@@ -96,7 +106,22 @@ impl Process {
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    /// The value of a metric without labels.
+    /// What it holds of the machine's memory.
+    pub(crate) fn rss_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// The processor's time that it used so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        // User and system time, in hundredths, after the name in parentheses.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
+    }
+
+    /// The value of a metric, with its labels as they stand there, if it has any.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.admin("/metrics").await?;
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())

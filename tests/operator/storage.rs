@@ -15,7 +15,7 @@ pub(crate) async fn provide(stage: &Stage, cache: &str, class: &str, size: &str)
     let name = format!("{}-{cache}", stage.namespace);
     stage
         .apply(&json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": {
-            "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/nowhere"}, "storageClassName": class,
+            "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce", "ReadWriteMany"], "hostPath": {"path": "/nowhere"}, "storageClassName": class,
             "claimRef": {"namespace": stage.namespace, "name": format!("{cache}-proxy")},
         }}))
         .await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use resolver::Resolver;
 pub(crate) use window::{GRACE, MAX_REFRESH, Window};
 
+use super::pace::Pace;
 use crate::config::{PinnedHost, is_private};
 
 /// One host that a cache needs.
@@ -40,17 +41,29 @@ pub(crate) struct Resolved {
     pub next: Option<Duration>,
 }
 
-/// The windows of all caches. Keyed by cache as well as by host: one tenant's seed must not open another's egress.
+/// The windows of all caches, by their UIDs: one tenant's seed must not open another's egress.
 pub(crate) struct Egress {
     resolver: Resolver,
-    windows: Mutex<HashMap<(String, String), (Window, Instant)>>,
+    pace: Pace,
+    windows: Mutex<HashMap<String, Windows>>,
+}
+
+/// The windows of one cache, by host, each with its last use.
+struct Windows {
+    hosts: HashMap<String, (Window, Instant)>,
+    used: Instant,
 }
 
 impl Egress {
     /// No windows yet.
     #[must_use]
-    pub(crate) fn new(resolver: Resolver) -> Self {
-        Self { resolver, windows: Mutex::default() }
+    pub(crate) fn new(resolver: Resolver, pace: Pace) -> Self {
+        Self { resolver, pace, windows: Mutex::default() }
+    }
+
+    /// Whether the windows of this cache were begun, so that a seed says nothing new.
+    pub(crate) fn is_seeded(&self, cache_uid: &str) -> bool {
+        self.lock().contains_key(cache_uid)
     }
 
     /// Brings the windows of one cache up to date. `seed` is what was pinned before the operator started.
@@ -59,20 +72,22 @@ impl Egress {
             let window = match host.parse::<IpAddr>() {
                 Ok(address) => {
                     let mut window = Window::seeded([address], Instant::now());
-                    window.answered(&[address], MAX_REFRESH, Instant::now());
+                    window.answered(&[address], self.pace.of(MAX_REFRESH), Instant::now());
                     window
                 }
                 Err(_not_a_literal) => self.refresh(cache_uid, host, seed).await,
             };
             (host, need, window)
         });
-        collect(futures::future::join_all(lookups).await.into_iter(), Instant::now())
+        let windows = futures::future::join_all(lookups).await;
+        let now = Instant::now();
+        Self::begin(&mut self.lock(), cache_uid, now);
+        collect(windows.into_iter(), now)
     }
 
     async fn refresh(&self, cache_uid: &str, host: &str, seed: &[PinnedHost]) -> Window {
-        let key = (cache_uid.to_owned(), host.to_owned());
         let now = Instant::now();
-        let known = self.lock().get(&key).map(|(window, _)| window.clone());
+        let known = self.lock().get(cache_uid).and_then(|windows| windows.hosts.get(host)).map(|(window, _)| window.clone());
         let mut window = known.unwrap_or_else(|| {
             let pinned = seed.iter().filter(|p| p.host == host).flat_map(|p| p.addresses.iter().copied());
             Window::seeded(pinned, now)
@@ -82,15 +97,24 @@ impl Egress {
                 Some((addresses, ttl)) => window.answered(&addresses, ttl, Instant::now()),
                 None => window.failed(Instant::now()),
             }
+            window.is_due_within(self.pace.of(MAX_REFRESH), Instant::now());
         }
-        let mut windows = self.lock();
-        // What no reconcile has touched for a grace belongs to a deleted cache or a removed upstream.
-        windows.retain(|_, (_, used)| now.saturating_duration_since(*used) < GRACE);
-        windows.insert(key, (window.clone(), now));
+        let mut all = self.lock();
+        Self::begin(&mut all, cache_uid, now).hosts.insert(host.to_owned(), (window.clone(), now));
         window
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), (Window, Instant)>> {
+    /// What no reconcile has touched for a grace belongs to a deleted cache or a removed upstream.
+    fn begin<'a>(all: &'a mut HashMap<String, Windows>, cache_uid: &str, now: Instant) -> &'a mut Windows {
+        let is_used = |used: Instant| now.saturating_duration_since(used) < GRACE;
+        all.retain(|_, windows| is_used(windows.used));
+        let windows = all.entry(cache_uid.to_owned()).or_insert_with(|| Windows { hosts: HashMap::new(), used: now });
+        windows.hosts.retain(|_, (_, used)| is_used(*used));
+        windows.used = now;
+        windows
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Windows>> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

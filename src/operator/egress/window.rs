@@ -45,6 +45,11 @@ impl Window {
         self.refresh_at = now + MIN_REFRESH;
     }
 
+    /// The name should be asked for within this time, if not sooner.
+    pub(crate) fn is_due_within(&mut self, period: Duration, now: Instant) {
+        self.refresh_at = self.refresh_at.min(now + period);
+    }
+
     /// Whether the name should be asked for.
     #[must_use]
     pub(crate) fn is_due(&self, now: Instant) -> bool {

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::apply::Applied;
 use super::metrics::Metrics;
-use super::watched::Watched;
+use super::pace::Pace;
+use super::view::View;
 use crate::config::{ADMIN_TOKEN_KEY, CONFIG_FILE, GENERATION_KEY};
 use crate::report::{ProxyReport, config_digest};
 use ask::{AskError, Asker};
@@ -65,6 +66,8 @@ pub(crate) struct Survey {
     age: Duration,
     /// When to look again.
     pub(crate) next: Option<Duration>,
+    /// A pod lags whose annotation should be changed, and was not: the view is no ground for a write.
+    pub(crate) wants_refresh: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +83,7 @@ pub(crate) struct Reports {
     /// By the UID of the cache.
     rollouts: Mutex<HashMap<String, Rollout>>,
     places: Semaphore,
+    pace: Pace,
 }
 
 /// What one cache wants of its pods.
@@ -101,6 +105,13 @@ struct Known {
     refreshes: usize,
 }
 
+/// How often pods are asked.
+#[derive(Clone, Copy)]
+struct Paces {
+    has_it: Duration,
+    lags: Duration,
+}
+
 impl Known {
     fn has(&self, wanted: &Wanted) -> bool {
         self.answer.as_ref().is_ok_and(|report| report.config == wanted.config && report.credentials == wanted.credentials)
@@ -118,35 +129,36 @@ impl Reports {
     ///
     /// # Errors
     /// No HTTP client can be made.
-    pub(crate) fn new() -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(pace: Pace) -> Result<Self, reqwest::Error> {
         let places = Semaphore::new(MAX_ASKED);
-        Ok(Self { asker: Asker::new()?, replica_sets: ReplicaSets::default(), rollouts: Mutex::default(), places })
+        Ok(Self { asker: Asker::new()?, replica_sets: ReplicaSets::default(), rollouts: Mutex::default(), places, pace })
     }
 
-    /// Asks the pods that are due, and refreshes those that lag behind. Nothing where there is no Deployment or no configuration
-    /// that is ours.
+    /// Asks the pods that are due, and by a live view refreshes those that lag behind. Nothing where there is no Deployment or no
+    /// configuration that is ours.
     ///
     /// # Errors
     /// The API server's.
     pub(crate) async fn survey(
         &self,
-        client: &Client,
+        view: View<'_>,
         metrics: &Metrics,
-        watched: &Watched,
         cache_uid: &str,
         applied: &Applied,
     ) -> Result<Survey, kube::Error> {
         let (Some(deployment), Some((wanted, token))) = (&applied.deployment, wanted(applied)) else { return Ok(Survey::default()) };
-        if !watched.pods_listed().await {
+        let pods = &view.memory.watched.pods;
+        if !pods.listed().await {
             return Ok(Survey { unlisted: true, ..Survey::default() });
         }
-        let own = self.replica_sets.own_pods(client, &watched.pods, deployment, REFRESH).await?;
+        let own = self.replica_sets.own_pods(view.client, &pods.seen, deployment, REFRESH).await?;
         let (since, known) = self.begin(cache_uid, &wanted, &own);
-        let pace = if since.elapsed() < PATIENCE { PENDING } else { PATIENCE / 8 };
+        let paces =
+            Paces { has_it: self.pace.of(IDLE), lags: self.pace.of(if since.elapsed() < PATIENCE { PENDING } else { PATIENCE / 8 }) };
         let asked = own.iter().map(|pod| async {
             let before = known.get(&pod.uid);
             match before {
-                Some(known) if !known.is_due(&wanted, pace) => known.clone(),
+                Some(known) if !known.is_due(&wanted, paces) => known.clone(),
                 _ => match tokio::time::timeout(QUEUE, self.places.acquire()).await {
                     Ok(_place) => self.ask(pod, &token, before).await,
                     // At the next look, which is soon.
@@ -155,16 +167,23 @@ impl Reports {
             }
         });
         let mut answers: Vec<Known> = futures::future::join_all(asked).await;
+        let mut wants_refresh = false;
         for (pod, known) in own.iter().zip(&mut answers) {
-            if !known.has(&wanted) && !known.refuses(&wanted) && !applied.paused {
-                refresh(client, metrics, deployment, pod, &wanted, since.elapsed(), &mut known.refreshes).await;
+            if applied.paused || known.has(&wanted) || known.refuses(&wanted) || !known.is_to_be_refreshed(pod, &wanted, since.elapsed()) {
+                continue;
+            }
+            if view.live {
+                known.refreshes += 1;
+                refresh(view.client, metrics, deployment, pod, &wanted, known.refreshes).await;
+            } else {
+                wants_refresh = true;
             }
         }
         let all_have_it = answers.iter().all(|known| known.has(&wanted));
-        let next = answers.iter().map(|known| known.due_in(&wanted, pace)).min();
+        let next = answers.iter().map(|known| known.due_in(&wanted, paces)).min();
         let seen = own.iter().zip(&answers).map(|(pod, known)| Seen { name: pod.name.clone(), answer: known.answer.clone() }).collect();
         self.end(cache_uid, own.into_iter().map(|pod| pod.uid).zip(answers).collect());
-        let survey = Survey { wanted, pods: seen, unlisted: false, age: since.elapsed(), next };
+        let survey = Survey { wanted, pods: seen, unlisted: false, age: since.elapsed(), next, wants_refresh };
         tracing::debug!(cache_uid, pods = survey.pods.len(), all_have_it, "surveyed");
         Ok(survey)
     }
@@ -215,13 +234,20 @@ impl Known {
         Self { answer, asked: Instant::now(), jitter: 0.75 + 0.25 * rand::random::<f64>(), refreshes: 0 }
     }
 
-    fn is_due(&self, wanted: &Wanted, pace: Duration) -> bool {
-        self.due_in(wanted, pace).is_zero()
+    fn is_due(&self, wanted: &Wanted, paces: Paces) -> bool {
+        self.due_in(wanted, paces).is_zero()
     }
 
-    fn due_in(&self, wanted: &Wanted, pace: Duration) -> Duration {
-        let wait = if self.has(wanted) { IDLE.mul_f64(self.jitter) } else { pace };
+    fn due_in(&self, wanted: &Wanted, paces: Paces) -> Duration {
+        let wait = if self.has(wanted) { paces.has_it.mul_f64(self.jitter) } else { paces.lags };
         wait.saturating_sub(self.asked.elapsed())
+    }
+
+    /// An operator that was restarted goes on where it was, by what stands on the pod.
+    fn is_to_be_refreshed(&mut self, pod: &OwnPod, wanted: &Wanted, age: Duration) -> bool {
+        let noted = pod.refresh.as_ref().and_then(|value| value.strip_prefix(&refresh_prefix(wanted))?.parse().ok()).unwrap_or(0);
+        self.refreshes = self.refreshes.max(noted);
+        REFRESH_AFTER.get(self.refreshes).is_some_and(|after| age >= *after)
     }
 }
 
@@ -233,26 +259,14 @@ fn wanted(applied: &Applied) -> Option<(Wanted, String)> {
     Some((Wanted { config: config_digest(config), credentials: text(GENERATION_KEY)? }, text(ADMIN_TOKEN_KEY)?))
 }
 
-/// Changes the annotation, if its time has come. Only an accelerator: where it fails, the kubelet looks by itself in the end.
-async fn refresh(
-    client: &Client,
-    metrics: &Metrics,
-    deployment: &Deployment,
-    pod: &OwnPod,
-    wanted: &Wanted,
-    age: Duration,
-    done: &mut usize,
-) {
+fn refresh_prefix(wanted: &Wanted) -> String {
     let name = |text: &str| text.chars().filter(char::is_ascii_hexdigit).take(8).collect::<String>();
-    let prefix = format!("{}-{}-", name(&wanted.config), name(&wanted.credentials));
-    // An operator that was restarted goes on where it was.
-    let noted = pod.refresh.as_ref().and_then(|value| value.strip_prefix(&prefix)?.parse().ok()).unwrap_or(0);
-    *done = (*done).max(noted);
-    if REFRESH_AFTER.get(*done).is_none_or(|after| age < *after) {
-        return;
-    }
-    *done += 1;
-    let patch = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESH: format!("{prefix}{done}")}}});
+    format!("{}-{}-", name(&wanted.config), name(&wanted.credentials))
+}
+
+/// Changes the annotation. Only an accelerator: where it fails, the kubelet looks by itself in the end.
+async fn refresh(client: &Client, metrics: &Metrics, deployment: &Deployment, pod: &OwnPod, wanted: &Wanted, count: usize) {
+    let patch = json!({"metadata": {"uid": pod.uid, "annotations": {REFRESH: format!("{}{count}", refresh_prefix(wanted))}}});
     let api = Api::<Pod>::namespaced(client.clone(), &deployment.namespace().unwrap_or_default());
     match api.patch_metadata(&pod.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => metrics.write("patch", "Pod"),
