@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -15,11 +14,12 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{ENV_FROM, INSTANCE, MANAGED_BY};
+use super::scope::Scope;
 use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
@@ -55,31 +55,42 @@ const STILL: Duration = Duration::from_secs(150);
 
 /// Watches and reconciles until the token is cancelled and what was under way has ended.
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
-    let client = context.client.clone();
+    let (client, scope) = (context.client.clone(), context.settings.scope.clone());
     let state = Arc::new(Loop { context, failures: Mutex::default() });
     let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-    let (pods, namespaces) = (state.context.watched.follow_pods(&client), state.context.watched.follow_namespaces(&client));
+    let (pods, namespaces) = (state.context.watched.follow_pods(&client, &scope), state.context.watched.follow_namespaces(&client));
+    let deployments = state.context.watched.follow_deployments(&client, &scope);
     let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .owns(Api::<ServiceAccount>::all(client.clone()), ours.clone())
-        .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
-        .owns(Api::<Service>::all(client.clone()), ours.clone())
-        .owns(Api::<Deployment>::all(client.clone()), ours.clone())
-        .owns(Api::<NetworkPolicy>::all(client.clone()), ours.clone())
-        .owns(Api::<PodDisruptionBudget>::all(client.clone()), ours.clone())
+    let controller = Controller::new(scope.api::<Guarded>(&client), watcher::Config::default())
+        .owns(scope.api::<ServiceAccount>(&client), ours.clone())
+        .owns(scope.api::<ConfigMap>(&client), ours.clone())
+        .owns(scope.api::<Service>(&client), ours.clone())
+        .owns_stream(deployments)
+        .owns(scope.api::<NetworkPolicy>(&client), ours.clone())
+        .owns(scope.api::<PodDisruptionBudget>(&client), ours.clone())
         // By label: whether a pod is ours, the reconcile finds out.
         .watches_stream(pods, |pod| by_label(&pod.metadata))
-        .watches_stream(namespaces, |namespace| {
-            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
-            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
-        })
         // By label and not by owner: under Retain a claim has none.
-        .watches(Api::<PersistentVolumeClaim>::all(client), ours, |claim| by_label(&claim.metadata))
+        .watches(scope.api::<PersistentVolumeClaim>(&client), ours, |claim| by_label(&claim.metadata))
         .reconcile_on(beat)
         .trigger_backoff(StreamRetry::default())
         .graceful_shutdown_on(shutdown.cancelled_owned());
+    let controller = match scope {
+        Scope::Cluster => controller.watches_stream(namespaces, |namespace| {
+            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
+            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
+        }),
+        Scope::Namespace(_) => controller,
+    };
     let (store, shared) = (controller.store(), Arc::clone(&state));
-    let Context { client, metrics, watched, .. } = &shared.context;
+    let Context { client, metrics, watched, settings, .. } = &shared.context;
+    let sweep = async {
+        match settings.scope {
+            Scope::Cluster => super::sweep::run(client, metrics, &store, watched).await,
+            // It publishes nothing.
+            Scope::Namespace(_) => std::future::pending().await,
+        }
+    };
     let listed = async {
         // Until then the loop waits, for as long as the API server is away.
         if store.wait_until_ready().await.is_ok() {
@@ -102,7 +113,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     tokio::select! {
         () = work => {}
         () = listed => {}
-        () = super::sweep::run(client, metrics, &store, watched) => {}
+        () = sweep => {}
     }
     health.expect_no_beat();
 }

@@ -7,10 +7,12 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
+use super::Settings;
 use super::build::names::Names;
 use super::ca_bundles::Bundles;
+use super::scope::Scope;
 use crate::api::GoModuleCache;
-use crate::config::{CONFIG_FILE, PinnedHost, ProxyConfig, Resolution};
+use crate::config::{PinnedHost, ProxyConfig, Resolution, Versions, file_name};
 
 /// What the cluster holds that the spec only names.
 #[derive(Default)]
@@ -39,13 +41,21 @@ pub(crate) enum ClassState {
     Missing(String),
     /// No class is named and none is the default.
     NoDefault,
+    /// Classes are in no namespace, and the operator works in one.
+    NotRead,
 }
 
 /// Reads.
 ///
 /// # Errors
 /// The API server's, except that what is absent is an answer.
-pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespace: &str, uid: &str) -> Result<Referenced, kube::Error> {
+pub(crate) async fn dereference(
+    client: &Client,
+    cache: &GoModuleCache,
+    namespace: &str,
+    uid: &str,
+    settings: &Settings,
+) -> Result<Referenced, kube::Error> {
     let names = Names::new(&cache.name_any());
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
@@ -73,25 +83,36 @@ pub(crate) async fn dereference(client: &Client, cache: &GoModuleCache, namespac
         .and_then(|secret| secret.data)
         .unwrap_or_default();
     let told = config_maps.get_opt(&names.config).await?.filter(|config| super::apply::is_ours(&config.metadata, uid));
-    if let Some(told) = told.as_ref().and_then(parse) {
+    if let Some(told) = told.as_ref().and_then(|told| parse(told, &settings.config_versions)) {
         out.ca_bundles.last_good = told.upstreams.into_iter().filter_map(|u| Some((u.url, u.ca_bundle?))).collect();
         if let Resolution::Pinned { hosts } = told.resolution {
             out.pinned = hosts;
         }
     }
     out.claim = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace).get_opt(&names.proxy).await?;
-    out.class = class_state(client, cache, out.claim.as_ref()).await?;
+    out.class = class_state(client, cache, out.claim.as_ref(), &settings.scope).await?;
     Ok(out)
 }
 
-fn parse(config: &ConfigMap) -> Option<ProxyConfig> {
-    ProxyConfig::parse(config.data.as_ref()?.get(CONFIG_FILE)?).ok()
+/// The newest file of those that this operator reads; another may have written more.
+fn parse(config: &ConfigMap, versions: &Versions) -> Option<ProxyConfig> {
+    let files = config.data.as_ref()?;
+    let newest = versions.newest_first().iter().find_map(|version| files.get(&file_name(*version)))?;
+    ProxyConfig::parse_any(newest, versions).ok()
 }
 
-async fn class_state(client: &Client, cache: &GoModuleCache, claim: Option<&PersistentVolumeClaim>) -> Result<ClassState, kube::Error> {
+async fn class_state(
+    client: &Client,
+    cache: &GoModuleCache,
+    claim: Option<&PersistentVolumeClaim>,
+    scope: &Scope,
+) -> Result<ClassState, kube::Error> {
     let phase = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.phase.as_deref());
     if phase == Some("Bound") {
         return Ok(ClassState::Fine);
+    }
+    if *scope != Scope::Cluster {
+        return Ok(ClassState::NotRead);
     }
     let api: Api<StorageClass> = Api::all(client.clone());
     let stored = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.storage_class_name.clone());

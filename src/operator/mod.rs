@@ -17,7 +17,9 @@ mod metrics;
 mod paused;
 mod probe;
 mod reports;
+mod rollout;
 mod run;
+mod scope;
 mod sweep;
 mod update_status;
 mod validate;
@@ -30,12 +32,17 @@ use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 pub use lease::Timing;
+pub use rollout::Pace;
+pub use scope::Scope;
 
 use crate::api::GoModuleCache;
+use crate::config::Versions;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where it works.
+    pub scope: Scope,
     /// The address of `/livez`, `/readyz` and `/metrics`.
     pub admin_listen: SocketAddr,
     /// The upstreams of a cache that names none, in GOPROXY's syntax.
@@ -46,12 +53,16 @@ pub struct Settings {
     pub redirect_hosts: Vec<String>,
     /// The image of the proxies.
     pub proxy_image: String,
+    /// How a change of that image reaches the caches.
+    pub rollouts: Pace,
     /// Name servers to ask in place of the system's.
     pub name_servers: Vec<SocketAddr>,
     /// Namespaces whose pods may reach the admin port of every cache, besides the operator's own.
     pub monitoring_namespaces: Vec<String>,
     /// Whether a Secret is used only for the hosts that its annotation names.
     pub require_host_annotation: bool,
+    /// The versions of the proxies' configuration that are written.
+    pub config_versions: Versions,
     /// How long a lead lasts; see [`Timing::check`].
     pub election: Timing,
 }
@@ -86,8 +97,8 @@ enum ReconcileError {
     Api(#[from] kube::Error),
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    #[error("the namespaces could not be listed yet; has the operator's role list and watch of namespaces?")]
-    Unlisted,
+    #[error("the {0} could not be listed yet; has the operator's role list and watch of {0}?")]
+    Unlisted(&'static str),
     #[error("took longer than a minute")]
     TimedOut,
 }
@@ -100,6 +111,7 @@ struct Context {
     egress: egress::Egress,
     watched: watched::Watched,
     reports: reports::Reports,
+    rollouts: rollout::Rollouts,
     defaults: defaults::Defaults,
     settings: Settings,
     /// Who may reach the admin port of every cache: the operator's namespace first.
@@ -116,10 +128,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Context { client, metrics, events, egress, watched, reports, defaults, settings, admin_namespaces } = context;
+    let Context { client, metrics, events, egress, watched, reports, rollouts, defaults, settings, admin_namespaces } = context;
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
-    let referenced = dereference::dereference(client, cache, &namespace, &uid).await?;
+    let referenced = dereference::dereference(client, cache, &namespace, &uid, settings).await?;
     let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
         Ok(valid) => valid,
         Err(fault) => {
@@ -130,14 +142,20 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         }
     };
     let listed: Vec<String> = cache.spec.listed_namespaces(&namespace).cloned().collect();
-    let guests = if listed.is_empty() {
-        Vec::new()
+    let (guests, beyond) = if listed.is_empty() {
+        (Vec::new(), Vec::new())
+    } else if settings.scope != Scope::Cluster {
+        (Vec::new(), listed)
     } else {
         // Not to know is no reason to close the fence to a namespace.
-        let asking = watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted)?;
-        asking.into_iter().filter(|namespace| listed.contains(namespace)).collect()
+        let asking = watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted("namespaces"))?;
+        (asking.into_iter().filter(|namespace| listed.contains(namespace)).collect(), Vec::new())
     };
-    let valid = validate::Validated { guests, ..valid };
+    if !watched.deployments_listed().await {
+        return Err(ReconcileError::Unlisted("deployments"));
+    }
+    let (image, turn) = rollouts.begin(client, metrics, &watched.deployments, &valid).await?;
+    let valid = validate::Validated { guests, beyond, image, ..valid };
     let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
     let credentials = credentials::collect(
         &namespace,
@@ -147,10 +165,12 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
         settings.require_host_annotation,
         || format!("{:032x}", rand::random::<u128>()),
     );
-    let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces)?;
+    let prepared =
+        build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces, &settings.config_versions)?;
     let applied = Box::pin(apply::apply(client, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
     let survey = Box::pin(reports.survey(client, metrics, watched, &uid, &applied)).await?;
-    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);
+    let rolled_out = rollouts.end(client, metrics, &valid, &turn, &applied, &survey).await?;
+    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey, rolled_out);
     let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
     update_status::update_status(client, metrics, cache, status.clone()).await?;
     events.tell(cache, &status).await;

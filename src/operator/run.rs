@@ -15,6 +15,7 @@ use super::lease::{Candidate, Gate, Leadership};
 use super::metrics::Metrics;
 use super::probe::{Served, probe};
 use super::reports::Reports;
+use super::rollout::Rollouts;
 use super::watched::Watched;
 use super::{Context, Error, Settings, controller};
 use crate::telemetry::{Health, serve_admin};
@@ -41,7 +42,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let writes_ended = CancellationToken::new();
     let candidate = tokio::spawn(candidate.run(writes_ended.clone()));
     let (told, served) = watch::channel(Served::Unknown);
-    let probing = tokio::spawn(probe(client.clone(), health.clone(), told, shutdown.clone()));
+    let probing = tokio::spawn(probe(client.clone(), settings.scope.clone(), health.clone(), told, shutdown.clone()));
 
     let office = Office { client, metrics, health, defaults, settings, namespace, pod, leadership, served };
     if Box::pin(office.serve(&shutdown)).await? {
@@ -126,6 +127,7 @@ impl Office {
             egress,
             watched: Watched::default(),
             reports: Reports::new()?,
+            rollouts: Rollouts::new(settings.rollouts),
             defaults: defaults.clone(),
             settings: settings.clone(),
             admin_namespaces: std::iter::once(namespace).chain(&settings.monitoring_namespaces).cloned().collect(),

@@ -1,18 +1,19 @@
-//! What is followed in the cluster beside the caches' own children, and kept in memory: pods, and namespaces that ask for the
-//! environment of a cache.
+//! What is followed in the cluster and kept in memory: pods, Deployments, and namespaces that ask for the environment of a cache.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodCondition, PodSpec, PodStatus};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 
 use super::build::{ENV_FROM, MANAGED_BY, asked_name};
+use super::scope::Scope;
 
 /// How long is waited for a first list.
 const LISTED: Duration = Duration::from_secs(5);
@@ -23,6 +24,9 @@ pub(crate) struct Watched {
     pub pods: Store<Pod>,
     /// The namespaces that ask for the clients' environment of some cache.
     pub namespaces: Store<Namespace>,
+    /// The Deployments that carry our label, without most of their templates.
+    pub deployments: Store<Deployment>,
+    deployment_writer: Mutex<Option<Writer<Deployment>>>,
     pod_writer: Mutex<Option<Writer<Pod>>>,
     namespace_writer: Mutex<Option<Writer<Namespace>>>,
 }
@@ -30,17 +34,36 @@ pub(crate) struct Watched {
 impl Default for Watched {
     fn default() -> Self {
         let ((pods, pod_writer), (namespaces, namespace_writer)) = (reflector::store(), reflector::store());
-        Self { pods, namespaces, pod_writer: Mutex::new(Some(pod_writer)), namespace_writer: Mutex::new(Some(namespace_writer)) }
+        let (deployments, deployment_writer) = reflector::store();
+        Self {
+            pods,
+            namespaces,
+            deployments,
+            deployment_writer: Mutex::new(Some(deployment_writer)),
+            pod_writer: Mutex::new(Some(pod_writer)),
+            namespace_writer: Mutex::new(Some(namespace_writer)),
+        }
     }
 }
 
 impl Watched {
     /// The watch of the pods, to be polled for as long as the store is used. Only the first call follows anything: the store has
     /// one writer.
-    pub(crate) fn follow_pods(&self, client: &Client) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static {
+    pub(crate) fn follow_pods(&self, client: &Client, scope: &Scope) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + 'static {
         let writer = take(&self.pod_writer);
         let ours = watcher::Config::default().labels(&format!("{}={},app.kubernetes.io/component=proxy", MANAGED_BY.0, MANAGED_BY.1));
-        watcher(Api::<Pod>::all(client.clone()), ours).default_backoff().modify(forget_the_rest).reflect(writer).touched_objects()
+        watcher(scope.api::<Pod>(client), ours).default_backoff().modify(forget_the_rest).reflect(writer).touched_objects()
+    }
+
+    /// The watch of the Deployments, under the same conditions.
+    pub(crate) fn follow_deployments(
+        &self,
+        client: &Client,
+        scope: &Scope,
+    ) -> impl Stream<Item = Result<Deployment, watcher::Error>> + Send + 'static {
+        let writer = take(&self.deployment_writer);
+        let ours = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
+        watcher(scope.api::<Deployment>(client), ours).default_backoff().modify(forget_the_template).reflect(writer).touched_objects()
     }
 
     /// The watch of the namespaces, under the same conditions.
@@ -64,6 +87,11 @@ impl Watched {
         matches!(tokio::time::timeout(LISTED, self.pods.wait_until_ready()).await, Ok(Ok(())))
     }
 
+    /// The same for the Deployments.
+    pub(crate) async fn deployments_listed(&self) -> bool {
+        matches!(tokio::time::timeout(LISTED, self.deployments.wait_until_ready()).await, Ok(Ok(())))
+    }
+
     /// The same for the namespaces.
     pub(crate) async fn namespaces_listed(&self) -> bool {
         matches!(tokio::time::timeout(LISTED, self.namespaces.wait_until_ready()).await, Ok(Ok(())))
@@ -75,6 +103,18 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     writer.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+}
+
+/// What roll-outs go by is the image.
+fn forget_the_template(deployment: &mut Deployment) {
+    deployment.metadata.managed_fields = None;
+    let Some(spec) = &mut deployment.spec else { return };
+    spec.template.metadata = None;
+    if let Some(pod) = &mut spec.template.spec {
+        let containers = std::mem::take(&mut pod.containers);
+        let image_of = |container: Container| Container { name: container.name, image: container.image, ..Container::default() };
+        *pod = PodSpec { containers: containers.into_iter().map(image_of).collect(), ..PodSpec::default() };
+    }
 }
 
 /// Thousands of pods are kept, and little of them is of use.

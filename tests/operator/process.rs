@@ -17,6 +17,7 @@ pub(crate) struct NewOperator {
     name_server: String,
     lease: [(&'static str, &'static str); 3],
     namespace: String,
+    arguments: Vec<String>,
 }
 
 /// One that runs; it is killed when it is dropped.
@@ -33,11 +34,18 @@ impl NewOperator {
             name_server: name_server.to_owned(),
             lease: SHORT_LEASE,
             namespace: super::account::own_name(),
+            arguments: Vec::new(),
         }
     }
 
     pub(crate) fn with_lease(mut self, duration: &'static str, deadline: &'static str, retry: &'static str) -> Self {
         self.lease = [("GOMODCACHE_LEASE_DURATION", duration), ("GOMODCACHE_RENEW_DEADLINE", deadline), ("GOMODCACHE_RETRY_PERIOD", retry)];
+        self
+    }
+
+    /// With these on its command line besides; the last of several has its way.
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
@@ -53,8 +61,10 @@ impl NewOperator {
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let log = format!("{}/operator-{pod}-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id());
         let child = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["operator", "--admin-listen", &admin, "--proxy-image", "gomodcache:dev", "--name-server", &self.name_server])
+            .args(["operator", "--admin-listen", &admin, "--name-server", &self.name_server])
             .args(UPSTREAMS)
+            .args(&self.arguments)
+            .env("GOMODCACHE_PROXY_IMAGE", "gomodcache:dev")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", pod)
@@ -96,7 +106,7 @@ impl Process {
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric; its labels belong to the name.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.admin("/metrics").await?;
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
