@@ -31,6 +31,7 @@ fn fetch(address: &str, paths: &[String]) -> Vec<String> {
         .args(["--write-out", "%{exitcode} %{http_code}\\n", "--config", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     curl.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();

@@ -32,7 +32,7 @@ async fn an_operator_of_one_namespace_does_its_work_under_the_shipped_role_and_s
         status == "False" && reason == "NotInNamespaceMode" && says_what_to_do
     };
     have_everything_done(&stage, &[guest.as_str()], refused).await;
-    stage.eventually("what was wrong is no more", async || stage.condition("sun", "Ready").await.1 != "NotInNamespaceMode").await;
+    stage.eventually("what was wrong is no more", async || !stage.condition("sun", "Ready").await.2.contains(&guest)).await;
     let storage = stage.condition("sun", "StorageReady").await;
     assert_eq!(storage.1, "NotInNamespaceMode");
     assert!(storage.2.contains("kubectl describe persistentvolumeclaim sun-proxy"), "{}", storage.2);
