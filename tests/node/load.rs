@@ -10,6 +10,8 @@ use super::cluster::{apply, cluster, eventually, kubectl_ok, metrics, path_from_
 use super::{CACHE, FRESH_DOWNLOAD, stage};
 
 const CLIENTS: &str = "50";
+/// For how long a client waits: one whose pod has gone hears nothing any more.
+const PATIENCE: &str = "10";
 
 /// The zips that a real go.sum names, as paths under GOPROXY.
 fn zips() -> Vec<String> {
@@ -27,7 +29,7 @@ fn zips() -> Vec<String> {
 fn fetch(address: &str, paths: &[String]) -> Vec<String> {
     let config: String = paths.iter().map(|path| format!("url = \"http://{address}/{path}\"\noutput = \"/dev/null\"\n")).collect();
     let mut curl = Command::new(path_from_top("tests/cluster/cluster"))
-        .args(["exec", "curl", "--silent", "--parallel", "--parallel-immediate", "--parallel-max", CLIENTS, "--max-time", "60"])
+        .args(["exec", "curl", "--silent", "--parallel", "--parallel-immediate", "--parallel-max", CLIENTS, "--max-time", PATIENCE])
         .args(["--write-out", "%{exitcode} %{http_code}\\n", "--config", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

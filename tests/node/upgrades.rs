@@ -68,6 +68,8 @@ fn e2_a_new_image_is_rolled_out_one_by_one_and_stops_at_a_broken_one() {
     let Some(_stage) = stage() else { return };
     let count: usize = std::env::var("ROLLOUT_CACHES").map_or(2, |text| text.parse().unwrap());
     let caches: Vec<String> = (1..=count).map(|i| format!("roll{i}")).chain(["ci".to_owned()]).collect();
+    // Those of other tests would have their turn, too.
+    kubectl_ok(&["-n", "build", "delete", "gomodulecache", "plain", "small", "--ignore-not-found"]);
     for cache in &caches[..count] {
         apply(&CACHE.replace("name: ci,", &format!("name: {cache},")).replace("size: 1Gi", "size: 320Mi"));
     }
@@ -122,7 +124,7 @@ fn e3_an_upstream_with_a_secret_and_a_ca_bundle_of_its_own_joins_without_a_resta
     apply(
         "{apiVersion: v1, kind: Secret, type: kubernetes.io/basic-auth, metadata: {name: second, namespace: build, annotations: {gomodcache.io/hosts: outside.test}}, stringData: {username: ci, password: x}}",
     );
-    let second = "{url: 'https://outside.test/go', credentialsRef: {name: second}, caBundleRef: {name: corp-ca}}";
+    let second = "{url: 'https://outside.test/go', credentialsRef: {name: second}, caBundleRef: {name: corp-ca, key: ca.crt}}";
     apply(&CACHE.replace("internal: true}]", &format!("internal: true}}, {second}]")));
     eventually("the running proxy has it all", || {
         let states = kubectl_ok(&["-n", "build", "get", "gomodulecache", "ci", "-o", "jsonpath={.status.credentials[*].state}"]);
