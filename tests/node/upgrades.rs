@@ -21,7 +21,12 @@ fn release(tag: &str) -> String {
 fn change_operator(change: &[&str]) {
     let base = ["-n", "gomodcache-system", "set"];
     kubectl_ok(&[&base[..], change].concat());
-    kubectl_ok(&["-n", "gomodcache-system", "rollout", "status", OPERATOR, "--timeout=60s"]);
+    kubectl_ok(&["-n", "gomodcache-system", "rollout", "status", OPERATOR, "--timeout=180s"]);
+}
+
+/// No earlier test left a roll-out behind.
+fn rolled_out() {
+    kubectl_ok(&["-n", "build", "wait", "--for=condition=RolledOut", "gomodulecache/ci", "--timeout=120s"]);
 }
 
 fn generation(cache: &str) -> String {
@@ -49,6 +54,7 @@ fn leader() -> String {
 #[test]
 fn e1_an_upgrade_of_the_operator_keeps_the_pods_of_the_caches() {
     let Some(_stage) = stage() else { return };
+    rolled_out();
     let (uid, before, led) = (pod_uid("build", "ci"), generation("ci"), leader());
     assert!(!uid.is_empty());
     change_operator(&["image", OPERATOR, &format!("operator={}", release("next"))]);
@@ -115,6 +121,7 @@ fn e2_a_new_image_is_rolled_out_one_by_one_and_stops_at_a_broken_one() {
 #[test]
 fn e3_an_upstream_with_a_secret_and_a_ca_bundle_of_its_own_joins_without_a_restart() {
     let Some(_stage) = stage() else { return };
+    rolled_out();
     let uid = pod_uid("build", "ci");
     let authority = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap();
     let end = "-----END CERTIFICATE-----\n";
