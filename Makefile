@@ -45,9 +45,10 @@ crd: ## write crds/ from the Rust types, and the chart's copy
 	cargo run --locked -q -- crd > crds/gomodulecaches.yaml
 	$(MAKE) -s chart
 chart: ## copy what the Helm chart shares with crds/ and deploy/
-	rm -rf $(chart_files) && mkdir -p $(chart_files)/base
+	rm -rf $(chart_files) && mkdir -p $(chart_files)/base $(chart_files)/namespace
 	cp crds/gomodulecaches.yaml deploy/rules/gomodcache.rules.yaml deploy/dashboards/gomodcache.json $(chart_files)/
 	cp $(filter-out %/kustomization.yaml %/namespace.yaml %/operator.yaml,$(wildcard deploy/base/*.yaml)) $(chart_files)/base/
+	cp deploy/overlays/namespace/role.yaml $(chart_files)/namespace/
 image: ## the image as an OCI archive, without a docker daemon: target/image/gomodcache.tar
 	deploy/image/build
 

@@ -10,6 +10,7 @@ mod credential;
 mod http_proxy;
 mod resolution;
 mod timeouts;
+mod versions;
 
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,13 @@ pub use credential::{Credential, CredentialSecret};
 pub use http_proxy::HttpProxy;
 pub use resolution::{PRIVATE_RANGES, PinnedHost, Resolution, is_private};
 pub use timeouts::Timeouts;
+pub use versions::{Versions, file_name, version_of};
 
-/// The version of the configuration format that this build writes and reads.
+/// The newest version of the configuration format that this build writes and reads; see [`Versions`].
 pub const CONFIG_VERSION: u32 = 1;
 /// Where the pod mounts the ConfigMap `<cache>-config`.
 pub const CONFIG_DIR: &str = "/etc/gomodcache/config";
-/// The key of the ConfigMap, and so the file's name.
+/// The key of the ConfigMap, and so the name of the file, for the first version of the format; see [`file_name`].
 pub const CONFIG_FILE: &str = "proxy.yaml";
 /// Where the pod mounts the Secret `<cache>-credentials`.
 pub const CREDENTIALS_DIR: &str = "/etc/gomodcache/credentials";
@@ -50,7 +52,7 @@ pub const ADMIN_PORT: u16 = 9090;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ProxyConfig {
-    /// Must equal [`CONFIG_VERSION`].
+    /// The format's.
     pub version: u32,
     /// Tried in order. Empty means offline: only what is cached is served.
     #[serde(default)]
@@ -168,10 +170,12 @@ pub enum ConfigError {
         reason: String,
     },
     /// A version that this build does not speak.
-    #[error("configuration version {found} is not supported: this proxy speaks version {CONFIG_VERSION}; upgrade the proxy image")]
+    #[error("configuration version {found} is not supported: this proxy speaks version {known}; upgrade the proxy image")]
     Version {
         /// What the file says.
         found: u32,
+        /// The newest that it could be.
+        known: u32,
     },
     /// A value that parses and still makes no sense.
     #[error("{key}: {reason}")]
@@ -201,6 +205,14 @@ impl ProxyConfig {
     /// # Errors
     /// As [`ProxyConfig::read`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_any(text, &Versions::default())
+    }
+
+    /// The same for any of these versions.
+    ///
+    /// # Errors
+    /// As [`ProxyConfig::read`].
+    pub fn parse_any(text: &str, versions: &Versions) -> Result<Self, ConfigError> {
         // The version first, alone: a later version's unknown keys are not this one's typing errors.
         #[derive(Deserialize)]
         struct Versioned {
@@ -208,8 +220,9 @@ impl ProxyConfig {
         }
         let parse_error = |reason: String| ConfigError::Parse { path: PathBuf::from(CONFIG_FILE), reason };
         let versioned: Versioned = serde_saphyr::from_str(text).map_err(|e| parse_error(e.to_string()))?;
-        if versioned.version != CONFIG_VERSION {
-            return Err(ConfigError::Version { found: versioned.version });
+        let known = versions.newest_first();
+        if !known.contains(&versioned.version) {
+            return Err(ConfigError::Version { found: versioned.version, known: known.first().copied().unwrap_or(CONFIG_VERSION) });
         }
         let config: Self = serde_saphyr::from_str(text).map_err(|e| parse_error(e.to_string()))?;
         config.check()?;

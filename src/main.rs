@@ -1,11 +1,13 @@
 //! The command line of gomodcache.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use gomodcache::config::Versions;
 use gomodcache::{api, operator, proxy, telemetry, verify};
 
 /// In-cluster Go module caches: a Kubernetes operator and the caching GOPROXY that it runs.
@@ -45,6 +47,9 @@ struct ProxyArgs {
     /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// For tests of upgrades: read these versions of the configuration, as an earlier or a later release would.
+    #[arg(long, hide = true, env = "GOMODCACHE_CONFIG_VERSIONS", value_delimiter = ',')]
+    config_versions: Vec<u32>,
 }
 
 #[derive(clap::Args)]
@@ -65,6 +70,9 @@ struct OperatorArgs {
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:9090")]
     admin_listen: SocketAddr,
+    /// Work in this namespace alone, under a Role and no ClusterRole [default: all namespaces].
+    #[arg(long, env = "GOMODCACHE_NAMESPACE")]
+    namespace: Option<String>,
     /// Upstreams of a cache that names none, in GOPROXY's syntax. `direct` is not followed.
     #[arg(long, env = "GOPROXY")]
     goproxy: String,
@@ -77,6 +85,12 @@ struct OperatorArgs {
     /// Image of the proxies.
     #[arg(long, env = "GOMODCACHE_PROXY_IMAGE")]
     proxy_image: String,
+    /// How many caches at a time get a new proxy image.
+    #[arg(long, env = "GOMODCACHE_MAX_CONCURRENT_ROLLOUTS", default_value = "1")]
+    max_concurrent_rollouts: NonZeroUsize,
+    /// How long a cache may take to become ready with a new proxy image before no other gets it.
+    #[arg(long, env = "GOMODCACHE_ROLLOUT_DEADLINE", default_value = "5m", value_parser = duration)]
+    rollout_deadline: Duration,
     /// Name server (address:port) to ask in place of the system's; may be given more than once.
     #[arg(long = "name-server")]
     name_servers: Vec<SocketAddr>,
@@ -86,6 +100,9 @@ struct OperatorArgs {
     /// Send a Secret to any host, without the annotation gomodcache.io/hosts on it.
     #[arg(long)]
     allow_secrets_without_hosts: bool,
+    /// For tests of upgrades: write these versions of the proxies' configuration, as an earlier or a later release would.
+    #[arg(long, hide = true, env = "GOMODCACHE_CONFIG_VERSIONS", value_delimiter = ',')]
+    config_versions: Vec<u32>,
     /// How long other operators wait for a leader that is silent; whole seconds.
     #[arg(long, env = "GOMODCACHE_LEASE_DURATION", default_value = "15s", value_parser = duration)]
     lease_duration: Duration,
@@ -145,20 +162,25 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 cache_dir: args.cache_dir.map_or_else(default_cache_dir, Ok)?,
                 cache_limit: args.cache_limit,
                 config: args.config,
+                config_versions: Versions::of(args.config_versions),
             };
             proxy::run(settings, telemetry::on_signal()?).await?;
         }
         Command::Operator(args) => {
             telemetry::init_logging();
+            let namespace = args.namespace.filter(|namespace| !namespace.is_empty());
             let settings = operator::Settings {
+                scope: namespace.map_or(operator::Scope::Cluster, operator::Scope::Namespace),
                 admin_listen: args.admin_listen,
                 goproxy: args.goproxy,
                 gosumdb: args.gosumdb,
                 redirect_hosts: args.redirect_hosts,
                 proxy_image: args.proxy_image,
+                rollouts: operator::RolloutLimits { at_once: args.max_concurrent_rollouts.get(), deadline: args.rollout_deadline },
                 name_servers: args.name_servers,
                 monitoring_namespaces: args.monitoring_namespaces,
                 require_host_annotation: !args.allow_secrets_without_hosts,
+                config_versions: Versions::of(args.config_versions),
                 election: operator::Timing { lease: args.lease_duration, renew: args.renew_deadline, retry: args.retry_period },
                 longest_period: args.longest_period,
             };

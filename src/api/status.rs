@@ -17,7 +17,7 @@ pub struct GoModuleCacheStatus {
     /// What is in force after the operator's own settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
-    /// Ready, Available, StorageReady, CredentialsReady, EgressReady and ConfigurationApplied; Paused on a paused cache only.
+    /// Ready, Available, StorageReady, CredentialsReady, EgressReady, ConfigurationApplied and RolledOut; Paused on a paused cache only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The hosts that the proxy may reach.
@@ -114,6 +114,8 @@ pub enum ClientNamespaceState {
     NameConflict,
     /// The API server refused it.
     Refused,
+    /// The operator works in one namespace, and this is another.
+    NotInNamespaceMode,
 }
 
 /// The volume.

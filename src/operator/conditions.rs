@@ -11,6 +11,19 @@ use super::reports::{self, Survey};
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
 pub(crate) type Verdict = (bool, &'static str, String);
 
+/// What an operator of one namespace can't do.
+pub(crate) const NOT_IN_NAMESPACE_MODE: &str = "NotInNamespaceMode";
+
+/// What the spec wants of namespaces that are beyond the operator's.
+#[must_use]
+pub(crate) fn beyond(namespaces: &[String], env: &str) -> Option<Verdict> {
+    let message = format!(
+        "this operator works in one namespace and can't publish to {}: take them out of spec.clients.publishTo and copy ConfigMap {env} there, or install the operator with scope: Cluster",
+        namespaces.join(", ")
+    );
+    (!namespaces.is_empty()).then_some((false, NOT_IN_NAMESPACE_MODE, message))
+}
+
 /// Whether the claim can be used.
 #[must_use]
 pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verdict {
@@ -44,6 +57,13 @@ pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verd
             "NoDefaultStorageClass",
             "the cluster has no default StorageClass: mark one as the default, or create the cache with spec.storage.storageClassName"
                 .to_owned(),
+        ),
+        (_, ClassState::NotRead) => (
+            false,
+            NOT_IN_NAMESPACE_MODE,
+            format!(
+                "PersistentVolumeClaim {name} waits for its volume, or for the first pod; whether its StorageClass exists is beyond an operator of one namespace: see `kubectl describe persistentvolumeclaim {name}`"
+            ),
         ),
         (_, ClassState::Fine) => {
             (false, "Provisioning", format!("PersistentVolumeClaim {name} waits for its volume, or for the first pod"))
@@ -135,12 +155,21 @@ pub(crate) fn with_reports(verdict: Verdict, reported: Option<Verdict>) -> Verdi
 
 /// The summary: the first that is false, the ones that the user can do something about before the ones that follow from them.
 #[must_use]
-pub(crate) fn ready(available: &Verdict, refused: Option<&Verdict>, others: [&Verdict; 3], configuration: &Verdict) -> Verdict {
+pub(crate) fn ready(
+    available: &Verdict,
+    refused: Option<&Verdict>,
+    others: [&Verdict; 3],
+    rolled_out: &Verdict,
+    configuration: &Verdict,
+) -> Verdict {
     let conflict = (available.1 == "NameConflict").then_some(available);
+    // One that waits for a new image is ready with the one that it has.
+    let failed = (rolled_out.1 == "RolloutFailed").then_some(rolled_out);
     conflict
         .into_iter()
         .chain(refused)
         .chain(others)
+        .chain(failed)
         .chain([available, configuration])
         .find(|verdict| !verdict.0)
         .cloned()

@@ -11,11 +11,12 @@ use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_util::sync::CancellationToken;
 
 use super::build::{ENV_FROM, INSTANCE};
+use super::scope::Scope;
 use super::{Context, ReconcileError};
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
@@ -51,30 +52,40 @@ const STILL: Duration = Duration::from_secs(150);
 
 /// Watches and reconciles until the token is cancelled and what was under way has ended.
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
-    let client = context.client.clone();
+    let (client, scope) = (context.client.clone(), context.settings.scope.clone());
     let state = Arc::new(Loop { context, failures: Mutex::default() });
     let watched = &state.context.memory.watched;
     let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
-    let controller = Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .owns_stream(watched.accounts.follow(&client))
-        .owns_stream(watched.config_maps.follow(&client))
-        .owns_stream(watched.services.follow(&client))
-        .owns_stream(watched.deployments.follow(&client))
-        .owns_stream(watched.policies.follow(&client))
-        .owns_stream(watched.budgets.follow(&client))
+    let controller = Controller::new(scope.api::<Guarded>(&client), watcher::Config::default())
+        .owns_stream(watched.accounts.follow(&client, &scope))
+        .owns_stream(watched.config_maps.follow(&client, &scope))
+        .owns_stream(watched.services.follow(&client, &scope))
+        .owns_stream(watched.deployments.follow(&client, &scope))
+        .owns_stream(watched.policies.follow(&client, &scope))
+        .owns_stream(watched.budgets.follow(&client, &scope))
         // By label: whether a pod is ours, the reconcile finds out.
-        .watches_stream(watched.follow_pods(&client), |pod| by_label(&pod.metadata))
-        .watches_stream(watched.follow_namespaces(&client), |namespace| {
-            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
-            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
-        })
+        .watches_stream(watched.follow_pods(&client, &scope), |pod| by_label(&pod.metadata))
         // By label and not by owner: under Retain a claim has none.
-        .watches_stream(watched.claims.follow(&client), |claim| by_label(&claim.metadata))
+        .watches_stream(watched.claims.follow(&client, &scope), |claim| by_label(&claim.metadata))
         .reconcile_on(beat)
         .trigger_backoff(StreamRetry::default())
         .graceful_shutdown_on(shutdown.cancelled_owned());
+    let controller = match scope {
+        Scope::Cluster => controller.watches_stream(watched.follow_namespaces(&client), |namespace| {
+            let (cache_namespace, cache) = namespace.labels().get(ENV_FROM)?.split_once('.')?;
+            Some(ObjectRef::<Guarded>::new(cache).within(cache_namespace))
+        }),
+        Scope::Namespace(_) => controller,
+    };
     let (store, shared) = (controller.store(), Arc::clone(&state));
-    let Context { client, metrics, memory, pace, .. } = &shared.context;
+    let Context { client, metrics, memory, pace, settings, .. } = &shared.context;
+    let sweep = async {
+        match settings.scope {
+            Scope::Cluster => super::sweep::run(client, metrics, &store, &memory.watched, *pace).await,
+            // It publishes nothing.
+            Scope::Namespace(_) => std::future::pending().await,
+        }
+    };
     let listed = async {
         // Until then the loop waits, for as long as the API server is away.
         if store.wait_until_ready().await.is_ok() {
@@ -97,7 +108,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     tokio::select! {
         () = work => {}
         () = listed => {}
-        () = super::sweep::run(client, metrics, &store, &memory.watched, *pace) => {}
+        () = sweep => {}
     }
     health.expect_no_beat();
 }

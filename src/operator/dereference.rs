@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
 
+use super::Settings;
 use super::build::names::Names;
 use super::ca_bundles::Bundles;
+use super::scope::Scope;
 use super::view::View;
 use crate::api::GoModuleCache;
-use crate::config::{CONFIG_FILE, PinnedHost, ProxyConfig, Resolution};
+use crate::config::{PinnedHost, ProxyConfig, Resolution, Versions, file_name};
 
 /// What the cluster holds that the spec only names.
 #[derive(Default)]
@@ -38,6 +40,8 @@ pub(crate) enum ClassState {
     Missing(String),
     /// No class is named and none is the default.
     NoDefault,
+    /// Classes are in no namespace, and the operator works in one.
+    NotRead,
 }
 
 /// Reads. What is `seeded` has its pins elsewhere; for one that is not they are asked for in any case, since an address that an
@@ -51,6 +55,7 @@ pub(crate) async fn dereference(
     namespace: &str,
     uid: &str,
     seeded: bool,
+    settings: &Settings,
 ) -> Result<Referenced, kube::Error> {
     let names = Names::new(&cache.name_any());
     let mut out = Referenced::default();
@@ -78,14 +83,15 @@ pub(crate) async fn dereference(
         .unwrap_or_default();
     let for_config = View { live: view.live || !seeded, ..view };
     let told: Option<ConfigMap> = for_config.child(namespace, &names.config).await?;
-    if let Some(told) = told.filter(|config| super::apply::is_ours(&config.metadata, uid)).as_ref().and_then(parse) {
+    let told = told.filter(|config| super::apply::is_ours(&config.metadata, uid));
+    if let Some(told) = told.as_ref().and_then(|told| parse(told, &settings.config_versions)) {
         out.ca_bundles.last_good = told.upstreams.into_iter().filter_map(|u| Some((u.url, u.ca_bundle?))).collect();
         if let Resolution::Pinned { hosts } = told.resolution {
             out.pinned = hosts;
         }
     }
     out.claim = view.child(namespace, &names.proxy).await?;
-    out.class = class_state(view, cache, out.claim.as_ref()).await?;
+    out.class = class_state(view, cache, out.claim.as_ref(), &settings.scope).await?;
     Ok(out)
 }
 
@@ -99,14 +105,25 @@ pub(crate) fn next_turn(view: View<'_>, cache: &GoModuleCache, namespace: &str) 
     own.into_iter().chain(secrets).chain(bundles).min()
 }
 
-fn parse(config: &ConfigMap) -> Option<ProxyConfig> {
-    ProxyConfig::parse(config.data.as_ref()?.get(CONFIG_FILE)?).ok()
+/// The newest file of those that this operator reads; another may have written more.
+fn parse(config: &ConfigMap, versions: &Versions) -> Option<ProxyConfig> {
+    let files = config.data.as_ref()?;
+    let newest = versions.newest_first().iter().find_map(|version| files.get(&file_name(*version)))?;
+    ProxyConfig::parse_any(newest, versions).ok()
 }
 
-async fn class_state(view: View<'_>, cache: &GoModuleCache, claim: Option<&PersistentVolumeClaim>) -> Result<ClassState, kube::Error> {
+async fn class_state(
+    view: View<'_>,
+    cache: &GoModuleCache,
+    claim: Option<&PersistentVolumeClaim>,
+    scope: &Scope,
+) -> Result<ClassState, kube::Error> {
     let phase = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.phase.as_deref());
     if phase == Some("Bound") {
         return Ok(ClassState::Fine);
+    }
+    if *scope != Scope::Cluster {
+        return Ok(ClassState::NotRead);
     }
     let stored = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.storage_class_name.clone());
     let wanted = stored.or_else(|| cache.spec.storage.storage_class_name.clone());

@@ -12,6 +12,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 
 use super::apply::FIELD_MANAGER;
+use super::conditions::NOT_IN_NAMESPACE_MODE;
 use super::metrics::Metrics;
 use crate::api::{GoModuleCache, GoModuleCacheStatus};
 
@@ -21,7 +22,7 @@ const REFILL: Duration = Duration::from_secs(300);
 /// Objects that are remembered.
 const LIMIT: usize = 20_000;
 /// Reasons for which a new cache just needs time.
-const PROGRESS: [&str; 4] = ["NoPodAvailable", "NoPodReady", "Pending", "Provisioning"];
+const PROGRESS: [&str; 5] = ["NoPodAvailable", "NoPodReady", "Pending", "Provisioning", NOT_IN_NAMESPACE_MODE];
 
 /// Tells of transitions.
 pub(crate) struct Events {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::rollout::{ROLLED_OUT, ROLLOUT_REASONS};
+
 /// The operator's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -16,6 +18,7 @@ pub(crate) struct Metrics {
     caches: IntGauge,
     conditions: IntGaugeVec,
     backing_off: IntGauge,
+    rollouts: IntGaugeVec,
 }
 
 impl Metrics {
@@ -49,8 +52,13 @@ impl Metrics {
         registry.register(Box::new(conditions.clone()))?;
         let backing_off = IntGauge::new("gomodcache_operator_backing_off", "Objects whose last reconcile failed and that wait.")?;
         registry.register(Box::new(backing_off.clone()))?;
+        let rollouts = IntGaugeVec::new(
+            Opts::new("gomodcache_operator_rollouts", "GoModuleCache objects without the operator's newest proxy image, by reason."),
+            &["reason"],
+        )?;
+        registry.register(Box::new(rollouts.clone()))?;
         crate::telemetry::register_process(registry)?;
-        Ok(Self { reconciles, writes, leader, durations, caches, conditions, backing_off })
+        Ok(Self { reconciles, writes, leader, durations, caches, conditions, backing_off, rollouts })
     }
 
     /// One reconcile ended.
@@ -77,8 +85,17 @@ impl Metrics {
     pub(crate) fn conditions<'a>(&self, caches: usize, conditions: impl Iterator<Item = &'a Condition>) {
         self.caches.set(i64::try_from(caches).unwrap_or(i64::MAX));
         let mut counts: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        let mut rollouts: BTreeMap<&str, i64> = ROLLOUT_REASONS.map(|reason| (reason, 0)).into();
         for condition in conditions {
             *counts.entry((&condition.type_, &condition.status)).or_default() += 1;
+            if condition.type_ == ROLLED_OUT
+                && let Some(count) = rollouts.get_mut(condition.reason.as_str())
+            {
+                *count += 1;
+            }
+        }
+        for (reason, count) in rollouts {
+            self.rollouts.with_label_values(&[reason]).set(count);
         }
         self.conditions.reset();
         for ((condition, status), count) in counts {
@@ -90,6 +107,7 @@ impl Metrics {
     pub(crate) fn forget(&self) {
         self.caches.set(0);
         self.conditions.reset();
+        self.rollouts.reset();
         self.backing_off.set(0);
     }
 

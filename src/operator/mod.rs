@@ -21,7 +21,9 @@ mod paused;
 mod polled;
 mod probe;
 mod reports;
+mod rollout;
 mod run;
+mod scope;
 mod sweep;
 mod update_status;
 mod validate;
@@ -37,14 +39,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use lease::Timing;
+pub use rollout::RolloutLimits;
+pub use scope::Scope;
 
 use view::View;
 
 use crate::api::{GoModuleCache, GoModuleCacheStatus};
+use crate::config::Versions;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where it works.
+    pub scope: Scope,
     /// The address of `/livez`, `/readyz` and `/metrics`.
     pub admin_listen: SocketAddr,
     /// The upstreams of a cache that names none, in GOPROXY's syntax.
@@ -55,12 +62,16 @@ pub struct Settings {
     pub redirect_hosts: Vec<String>,
     /// The image of the proxies.
     pub proxy_image: String,
+    /// How a change of that image reaches the caches.
+    pub rollouts: RolloutLimits,
     /// Name servers to ask in place of the system's.
     pub name_servers: Vec<SocketAddr>,
     /// Namespaces whose pods may reach the admin port of every cache, besides the operator's own.
     pub monitoring_namespaces: Vec<String>,
     /// Whether a Secret is used only for the hosts that its annotation names.
     pub require_host_annotation: bool,
+    /// The versions of the proxies' configuration that are written.
+    pub config_versions: Versions,
     /// How long a lead lasts; see [`Timing::check`].
     pub election: Timing,
     /// No period is longer than this, for tests.
@@ -97,8 +108,8 @@ enum ReconcileError {
     Api(#[from] kube::Error),
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
-    #[error("the namespaces could not be listed yet; has the operator's role list and watch of namespaces?")]
-    Unlisted,
+    #[error("the {0} could not be listed yet; has the operator's role list and watch of {0}?")]
+    Unlisted(&'static str),
     #[error("took longer than a minute")]
     TimedOut,
 }
@@ -111,6 +122,7 @@ struct Context {
     egress: egress::Egress,
     memory: view::Memory,
     reports: reports::Reports,
+    rollouts: rollout::Rollouts,
     defaults: defaults::Defaults,
     settings: Settings,
     /// Who may reach the admin port of every cache: the operator's namespace first.
@@ -155,7 +167,7 @@ async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Du
 
 /// Makes the cluster as it should be, by what there is now.
 async fn carry_out(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let Some(Look { status, next }) = look(context, cache, true).await? else { return Ok(None) };
+    let Some(Look { status, next }) = Box::pin(look(context, cache, true)).await? else { return Ok(None) };
     update_status::update_status(&context.client, &context.metrics, cache, status.clone()).await?;
     context.events.tell(cache, &status).await;
     Ok(next)
@@ -170,24 +182,30 @@ struct Look {
 /// All steps but the last. `live`: by what there is now, and with writes. Otherwise by what was seen; `None` then means that
 /// there is something to write.
 async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Option<Look>, ReconcileError> {
-    let Context { client, metrics, egress, memory, reports, defaults, settings, admin_namespaces, pace, .. } = context;
+    let Context { client, metrics, egress, memory, reports, rollouts, defaults, settings, admin_namespaces, pace, .. } = context;
     let view = View { client, memory, live };
     let (namespace, uid) = (cache.namespace().unwrap_or_default(), cache.meta().uid.clone().unwrap_or_default());
 
-    let referenced = dereference::dereference(view, cache, &namespace, &uid, egress.is_seeded(&uid)).await?;
+    let referenced = dereference::dereference(view, cache, &namespace, &uid, egress.is_seeded(&uid), settings).await?;
     let valid = match validate::validate(cache, &referenced.ca_bundles, defaults, &settings.proxy_image) {
         Ok(valid) => valid,
         Err(fault) => return Ok(Some(Look { status: update_status::invalid(cache, fault.to_string()), next: None })),
     };
     let listed: Vec<String> = cache.spec.listed_namespaces(&namespace).cloned().collect();
-    let guests = if listed.is_empty() {
-        Vec::new()
+    let (guests, beyond) = if listed.is_empty() {
+        (Vec::new(), Vec::new())
+    } else if settings.scope != Scope::Cluster {
+        (Vec::new(), listed)
     } else {
         // Not to know is no reason to close the fence to a namespace.
-        let asking = memory.watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted)?;
-        asking.into_iter().filter(|namespace| listed.contains(namespace)).collect()
+        let asking = memory.watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted("namespaces"))?;
+        (asking.into_iter().filter(|namespace| listed.contains(namespace)).collect(), Vec::new())
     };
-    let valid = validate::Validated { guests, ..valid };
+    if !memory.watched.deployments.listed().await {
+        return Err(ReconcileError::Unlisted("deployments"));
+    }
+    let Some((image, turn)) = rollouts.begin(view, metrics, &valid).await? else { return Ok(None) };
+    let valid = validate::Validated { guests, beyond, image, ..valid };
     let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
     let credentials = credentials::collect(
         &namespace,
@@ -197,7 +215,8 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
         settings.require_host_annotation,
         || format!("{:032x}", rand::random::<u128>()),
     );
-    let prepared = build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces)?;
+    let prepared =
+        build::build(&valid, &resolved, credentials.data.clone(), referenced.claim.as_ref(), admin_namespaces, &settings.config_versions)?;
     let applied = Box::pin(apply::apply(view, metrics, &valid.names.cache, &uid, cache.spec.paused, prepared)).await?;
     if !live && !cache.spec.paused && !applied.pending.is_empty() {
         return Ok(None);
@@ -209,17 +228,22 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
     if survey.wants_refresh {
         return Ok(None);
     }
-    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey);
+    let Some(rolled_out) = rollouts.end(view, metrics, &valid, &turn, &applied, &survey).await? else { return Ok(None) };
+    let status = update_status::status(&valid, &applied, &credentials, &resolved, &referenced.class, &survey, rolled_out);
     let status = if cache.spec.paused { paused::status(cache, &applied, status) } else { status };
 
-    let turn = dereference::next_turn(view, cache, &namespace);
-    let next = pace.of(unasked(&valid, &applied)).mul_f64(1.0 + rand::random::<f64>() / 8.0);
-    let next = [turn, resolved.next, survey.next].into_iter().flatten().fold(next, Duration::min).max(Duration::from_secs(1));
+    let polled = dereference::next_turn(view, cache, &namespace);
+    let next = pace.of(unasked(&valid, &applied, &turn)).mul_f64(1.0 + rand::random::<f64>() / 8.0);
+    let next = [polled, resolved.next, survey.next].into_iter().flatten().fold(next, Duration::min).max(Duration::from_secs(1));
     Ok(Some(Look { status, next: Some(next) }))
 }
 
 /// When a cache is looked at again without a reason: soon while it waits for something that nobody tells of.
-fn unasked(cache: &validate::Validated, applied: &apply::Applied) -> Duration {
+fn unasked(cache: &validate::Validated, applied: &apply::Applied, turn: &rollout::Turn) -> Duration {
+    // Nobody tells a cache that another's roll-out has ended.
+    if matches!(turn, rollout::Turn::Waiting { .. } | rollout::Turn::Rolling(_)) {
+        return Duration::from_secs(5);
+    }
     let bound = |claim: &PersistentVolumeClaim| claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     let waits = !applied.conflicts.is_empty() || !applied.refused.is_empty() || !applied.pending.is_empty();
     // A ConfigMap in another namespace has no owner to tell.

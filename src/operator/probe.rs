@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
+use super::scope::Scope;
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
 
@@ -30,8 +31,15 @@ pub(crate) enum Served {
 
 /// Asks again and again, and tells of each change once, in the log as well. A standby is ready as a leader is. Not "the
 /// first list is in the store": with no cache in the cluster that is never reported.
-pub(crate) async fn probe(client: Client, health: Health, told: watch::Sender<Served>, pace: Pace, shutdown: CancellationToken) {
-    let caches: Api<GoModuleCache> = Api::all(client);
+pub(crate) async fn probe(
+    client: Client,
+    scope: Scope,
+    health: Health,
+    told: watch::Sender<Served>,
+    pace: Pace,
+    shutdown: CancellationToken,
+) {
+    let caches: Api<GoModuleCache> = scope.api(&client);
     let mut before = None;
     loop {
         let parameters = ListParams::default().limit(1);

@@ -17,6 +17,7 @@ use super::pace::Pace;
 use super::polled::Polls;
 use super::probe::{Served, probe};
 use super::reports::Reports;
+use super::rollout::Rollouts;
 use super::view::Memory;
 use super::watched::Watched;
 use super::{Context, Error, Settings, controller};
@@ -47,7 +48,8 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let writes_ended = CancellationToken::new();
     let candidate = tokio::spawn(candidate.run(writes_ended.clone()));
     let (told, served) = watch::channel(Served::Unknown);
-    let probing = tokio::spawn(probe(client.clone(), health.clone(), told, Pace::new(settings.longest_period), shutdown.clone()));
+    let pace = Pace::new(settings.longest_period);
+    let probing = tokio::spawn(probe(client.clone(), settings.scope.clone(), health.clone(), told, pace, shutdown.clone()));
 
     let office = Office { client, metrics, health, defaults, settings, namespace, pod, leadership, served };
     if Box::pin(office.serve(&shutdown)).await? {
@@ -133,6 +135,7 @@ impl Office {
             egress,
             memory: Memory { watched: Watched::default(), polls: Polls::new(pace) },
             reports: Reports::new(pace)?,
+            rollouts: Rollouts::new(settings.rollouts),
             places: Semaphore::new(AT_ONCE),
             pace,
             defaults: defaults.clone(),

@@ -14,6 +14,7 @@ use super::egress::Resolved;
 use super::metrics::Metrics;
 use super::paused::PAUSED;
 use super::reports::{self, Survey};
+use super::rollout::ROLLED_OUT;
 use super::validate::Validated;
 use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
 use crate::config::HTTP_PORT;
@@ -33,6 +34,7 @@ pub(crate) fn status(
     resolved: &Resolved,
     class: &ClassState,
     survey: &Survey,
+    rolled_out: Verdict,
 ) -> GoModuleCacheStatus {
     let previous = cache.cache.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
@@ -47,14 +49,16 @@ pub(crate) fn status(
     let available = conditions::available(applied);
     let was_applied = |c: &Condition| c.type_ == "ConfigurationApplied" && c.status == "True" && c.observed_generation == generation;
     let configuration = conditions::configuration(applied, survey, previous.conditions.iter().any(was_applied));
-    let ready = conditions::ready(&available, conditions::refused(applied).as_ref(), [&storage, &secrets, &egress], &configuration);
-    let all: [(&str, Verdict); 6] = [
+    let unfulfilled = conditions::refused(applied).or_else(|| conditions::beyond(&cache.beyond, &cache.names.env));
+    let ready = conditions::ready(&available, unfulfilled.as_ref(), [&storage, &secrets, &egress], &rolled_out, &configuration);
+    let all: [(&str, Verdict); 7] = [
         ("Ready", ready),
         ("Available", available),
         ("StorageReady", storage),
         ("CredentialsReady", secrets),
         ("EgressReady", egress),
         ("ConfigurationApplied", configuration),
+        (ROLLED_OUT, rolled_out),
     ];
     let deployment = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     GoModuleCacheStatus {
@@ -95,6 +99,9 @@ fn egress_hosts(resolved: &Resolved, previous: &GoModuleCacheStatus, now: &Time)
 /// Every other namespace that the spec lists, in its order.
 fn client_namespaces(cache: &Validated, applied: &Applied) -> Vec<ClientNamespace> {
     let state_of = |namespace: &String| {
+        if cache.beyond.contains(namespace) {
+            return ClientNamespace { namespace: namespace.clone(), state: ClientNamespaceState::NotInNamespaceMode };
+        }
         let published = applied.published.iter().find(|published| published.namespace == *namespace);
         let state = published.map_or(ClientNamespaceState::NotAsked, |published| published.state);
         ClientNamespace { namespace: namespace.clone(), state }

@@ -56,6 +56,8 @@ pub(crate) struct Validated {
     pub image: String,
     /// Other namespaces that the spec lists and that ask for the clients' environment, sorted. Found out after the validation.
     pub guests: Vec<String>,
+    /// Other namespaces that the spec lists and that are out of the operator's reach, in its order. Found out with them.
+    pub beyond: Vec<String>,
 }
 
 /// Checks.
@@ -121,6 +123,7 @@ pub(crate) fn validate(
         bundle_problems,
         image,
         guests: Vec::new(),
+        beyond: Vec::new(),
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodCondition, PodStatus, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -18,6 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::build::{ENV_FROM, MANAGED_BY, asked_name};
+use super::scope::Scope;
 
 /// How long is waited for a first list.
 const LISTED: Duration = Duration::from_secs(5);
@@ -63,13 +65,16 @@ where
 {
     /// The watch of the children with our label, to be polled for as long as the store is used. Only the first call follows
     /// anything: the store has one writer.
-    pub(crate) fn follow(&self, client: &Client) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K> {
-        self.watch(client, &format!("{}={}", MANAGED_BY.0, MANAGED_BY.1), |_| ())
+    pub(crate) fn follow(&self, client: &Client, scope: &Scope) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        self.watch(scope.api(client), &format!("{}={}", MANAGED_BY.0, MANAGED_BY.1), |_| ())
     }
 
-    fn watch(&self, client: &Client, labels: &str, forget: fn(&mut K)) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K> {
+    fn watch(&self, api: Api<K>, labels: &str, forget: fn(&mut K)) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
-        watcher(Api::<K>::all(client.clone()), watcher::Config::default().labels(labels))
+        watcher(api, watcher::Config::default().labels(labels))
             .modify(move |object| {
                 object.meta_mut().managed_fields = None;
                 forget(object);
@@ -86,14 +91,14 @@ where
 
 impl Watched {
     /// The watch of the pods, under the conditions of [`Followed::follow`].
-    pub(crate) fn follow_pods(&self, client: &Client) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + use<> {
+    pub(crate) fn follow_pods(&self, client: &Client, scope: &Scope) -> impl Stream<Item = Result<Pod, watcher::Error>> + Send + use<> {
         let ours = format!("{}={},app.kubernetes.io/component=proxy", MANAGED_BY.0, MANAGED_BY.1);
-        self.pods.watch(client, &ours, forget_the_rest).default_backoff()
+        self.pods.watch(scope.api(client), &ours, forget_the_rest).default_backoff()
     }
 
     /// The watch of the namespaces, under the same conditions.
     pub(crate) fn follow_namespaces(&self, client: &Client) -> impl Stream<Item = Result<Namespace, watcher::Error>> + Send + use<> {
-        self.namespaces.watch(client, ENV_FROM, |_| ()).default_backoff()
+        self.namespaces.watch(Api::all(client.clone()), ENV_FROM, |_| ()).default_backoff()
     }
 
     /// Whether all kinds of children were listed; waits a moment for it.

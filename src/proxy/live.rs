@@ -15,7 +15,7 @@ use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{
-    ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig,
+    ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig, Versions,
 };
 use crate::report::{Refused, config_digest, sentence};
 use crate::source::{Chain, Journal, from_environment};
@@ -44,12 +44,14 @@ pub(super) struct Lasting {
     pub(super) memory: Arc<Memory>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) journal: Arc<Journal>,
+    pub(super) config_versions: Versions,
 }
 
 struct Files {
     config: PathBuf,
     credentials: PathBuf,
     last_good: PathBuf,
+    versions: Versions,
     store: Store,
 }
 
@@ -99,6 +101,7 @@ impl Live {
         let files = Files {
             config: config.clone(),
             credentials: credentials_dir(config),
+            versions: lasting.config_versions.clone(),
             last_good: lasting.store.state_dir().join("last-good.yaml"),
             store: lasting.store.clone(),
         };
@@ -156,6 +159,11 @@ impl Live {
     /// The names of the configuration and the credentials in use now.
     pub(super) fn in_use(&self) -> InUse {
         self.sources.load().in_use.clone()
+    }
+
+    /// The versions of the configuration that are read.
+    pub(super) fn config_versions(&self) -> &Versions {
+        &self.lasting.config_versions
     }
 
     /// What was seen last, if it can't be used.
@@ -245,7 +253,7 @@ impl Look {
 
 impl Files {
     fn look(&self) -> Look {
-        let config = std::fs::read_to_string(&self.config).unwrap_or_default();
+        let config = self.versions.newest_text(&self.config).unwrap_or_default();
         // The kubelet's own entries begin with two dots.
         let credentials = std::fs::read_dir(&self.credentials)
             .into_iter()
@@ -266,7 +274,7 @@ impl Files {
 }
 
 fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
-    let config = ProxyConfig::parse(&look.config).map_err(|e| e.to_string())?;
+    let config = ProxyConfig::parse_any(&look.config, &lasting.config_versions).map_err(|e| e.to_string())?;
     let mut credentials = BTreeMap::new();
     for (key, bytes) in &look.credentials {
         let Some(name) = key.strip_prefix(CREDENTIAL_KEY_PREFIX) else { continue };

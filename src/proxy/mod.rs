@@ -40,7 +40,7 @@ use live::{Lasting, Live};
 use look_ahead::LookAhead;
 use memory::Memory;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Versions};
 use crate::source::EnvironmentError;
 use crate::store::Store;
 use crate::telemetry::{Health, Metrics, serve_admin};
@@ -58,6 +58,8 @@ pub struct Settings {
     pub cache_limit: Option<u64>,
     /// A [`crate::config::ProxyConfig`] file. Absent: the environment's `GOPROXY` and `GOSUMDB`, else `go env`.
     pub config: Option<PathBuf>,
+    /// The versions of that file that are read.
+    pub config_versions: Versions,
 }
 
 /// Why the proxy could not start or go on.
@@ -105,7 +107,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let metrics = Arc::new(Metrics::new()?);
     let store = Store::open(&settings.cache_dir, settings.cache_limit, &metrics)
         .map_err(|source| Error::Store { path: settings.cache_dir.clone(), source })?;
-    let lasting = Lasting { store, memory: Arc::new(Memory::new()), metrics: Arc::clone(&metrics), journal: Arc::default() };
+    let lasting = Lasting {
+        store,
+        memory: Arc::new(Memory::new()),
+        metrics: Arc::clone(&metrics),
+        journal: Arc::default(),
+        config_versions: settings.config_versions.clone(),
+    };
     let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
     let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);

@@ -10,7 +10,6 @@ use axum::routing::get;
 
 use super::guard::Guard;
 use super::live::Live;
-use crate::config::CONFIG_VERSION;
 use crate::report::{ProxyReport, REPORT_PATH, REPORT_VERSION};
 use crate::store::Store;
 
@@ -34,7 +33,7 @@ async fn answer(State(Shared { live, store, guard }): State<Shared>, headers: He
     let in_use = live.in_use();
     let report = ProxyReport {
         version: REPORT_VERSION,
-        config_versions: vec![CONFIG_VERSION],
+        config_versions: live.config_versions().newest_first().to_vec(),
         config: in_use.config,
         credentials: in_use.credentials,
         refused: live.refused(),

@@ -11,14 +11,14 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-/// What was made of `deploy/base/rbac.yaml`.
+/// What was made of the accounts and roles in `deploy/`.
 pub(crate) struct Account {
     /// As the API server's audit log spells it.
     pub(crate) user: String,
     /// Whoever holds this file is the operator; it is removed when the operator ends.
     pub(crate) kubeconfig: String,
     config: Config,
-    /// The roles as shipped: the cluster's, and the one for the operator's own namespace.
+    /// The roles as shipped: the one for the caches, and the one for the operator's own namespace.
     pub(crate) roles: [Value; 2],
 }
 
@@ -34,52 +34,73 @@ pub(crate) async fn make(admin: &Client) -> Account {
     let parameters = PatchParams::apply("tests").force();
     Api::<Namespace>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&namespace)).await.unwrap();
 
-    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml")).unwrap();
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
-    let [mut account, mut role, mut binding, own_role, _]: [Value; 5] =
-        documents.try_into().expect("an account and two roles with bindings");
-    account["metadata"]["namespace"] = json!(name);
+    let [mut role, mut binding]: [Value; 2] = shipped("base/cluster-role.yaml");
     role["metadata"]["name"] = json!(name);
     binding["metadata"]["name"] = json!(name);
     binding["roleRef"]["name"] = json!(name);
     binding["subjects"][0]["namespace"] = json!(name);
-    let account_name = account["metadata"]["name"].as_str().unwrap().to_owned();
-    let accounts = Api::<ServiceAccount>::namespaced(admin.clone(), &name);
-    accounts.patch(&account_name, &parameters, &Patch::Apply(&account)).await.unwrap();
     Api::<ClusterRole>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&role)).await.unwrap();
     Api::<ClusterRoleBinding>::all(admin.clone()).patch(&name, &parameters, &Patch::Apply(&binding)).await.unwrap();
+    let made = account(admin, &name, role).await;
+    super::admission::make(admin, &name, &made.user).await;
+    made.comes_into_force(None).await;
+    made
+}
 
-    let user = format!("system:serviceaccount:{name}:{account_name}");
-    super::admission::make(admin, &name, &user).await;
+/// The account of an operator of one namespace, in which it lives as well, under the Role alone that is shipped for it.
+pub(crate) async fn make_in(admin: &Client, namespace: &str) -> Account {
+    let [mut role, mut binding]: [Value; 2] = shipped("overlays/namespace/role.yaml");
+    role["metadata"]["namespace"] = json!(namespace);
+    binding["metadata"]["namespace"] = json!(namespace);
+    binding["subjects"][0]["namespace"] = json!(namespace);
+    grant(admin, namespace, &role, &binding).await;
+    let made = account(admin, namespace, role).await;
+    made.comes_into_force(Some(namespace)).await;
+    made
+}
+
+/// The shipped account in this namespace, with a lease there.
+async fn account(admin: &Client, namespace: &str, role: Value) -> Account {
+    let [mut account, own_role, _]: [Value; 3] = shipped("base/rbac.yaml");
+    account["metadata"]["namespace"] = json!(namespace);
+    let account_name = account["metadata"]["name"].as_str().unwrap().to_owned();
+    let accounts = Api::<ServiceAccount>::namespaced(admin.clone(), namespace);
+    accounts.patch(&account_name, &PatchParams::apply("tests").force(), &Patch::Apply(&account)).await.unwrap();
+    grant_the_lease_to(admin, namespace, namespace).await;
     let lifetime = TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
     let request = TokenRequest { spec: lifetime, ..TokenRequest::default() };
-    grant_the_lease(admin, &name).await;
     let token = accounts.create_token_request(&account_name, &PostParams::default(), &request).await.unwrap().status.unwrap().token;
     let kubeconfig = kubeconfig(&token);
-    let path = format!("{}/operator-{}.kubeconfig", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let path = format!("{}/operator-{namespace}.kubeconfig", env!("CARGO_TARGET_TMPDIR"));
     write_private(&path, &serde_json::to_string(&kubeconfig).unwrap());
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    let made = Account { user, kubeconfig: path, config, roles: [role, own_role] };
-    for _ in 0..100 {
-        if made.may("list", "gomodcache.io", "gomodulecaches", "", None).await {
-            return made;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("the shipped role did not come into force within 10 s");
+    Account { user: format!("system:serviceaccount:{namespace}:{account_name}"), kubeconfig: path, config, roles: [role, own_role] }
+}
+
+/// The objects in a file of `deploy/`.
+fn shipped<const N: usize>(file: &str) -> [Value; N] {
+    let text = std::fs::read_to_string(format!("{}/deploy/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    documents.try_into().unwrap_or_else(|_| panic!("{file} holds another number of objects than {N}"))
 }
 
 /// Lets the account hold a lease in this namespace, as the shipped role lets it in the operator's.
 pub(crate) async fn grant_the_lease(admin: &Client, namespace: &str) {
-    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/rbac.yaml")).unwrap();
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&shipped).unwrap();
-    let [_, _, _, mut role, mut binding]: [Value; 5] = documents.try_into().unwrap();
+    grant_the_lease_to(admin, namespace, &own_name()).await;
+}
+
+async fn grant_the_lease_to(admin: &Client, namespace: &str, account_namespace: &str) {
+    let [_, mut role, mut binding]: [Value; 3] = shipped("base/rbac.yaml");
     role["metadata"]["namespace"] = json!(namespace);
     binding["metadata"]["namespace"] = json!(namespace);
-    binding["subjects"][0]["namespace"] = json!(own_name());
+    binding["subjects"][0]["namespace"] = json!(account_namespace);
+    grant(admin, namespace, &role, &binding).await;
+}
+
+async fn grant(admin: &Client, namespace: &str, role: &Value, binding: &Value) {
     let (name, parameters) = (role["metadata"]["name"].as_str().unwrap(), PatchParams::apply("tests").force());
-    Api::<Role>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(&role)).await.unwrap();
-    Api::<RoleBinding>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(&binding)).await.unwrap();
+    Api::<Role>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(role)).await.unwrap();
+    Api::<RoleBinding>::namespaced(admin.clone(), namespace).patch(name, &parameters, &Patch::Apply(binding)).await.unwrap();
 }
 
 /// The cluster of the tests' own kubeconfig, and the token in place of its user.
@@ -106,6 +127,16 @@ fn write_private(path: &str, text: &str) {
 }
 
 impl Account {
+    async fn comes_into_force(&self, namespace: Option<&str>) {
+        for _ in 0..100 {
+            if self.may("list", "gomodcache.io", "gomodulecaches", "", namespace).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the shipped role did not come into force within 10 s");
+    }
+
     /// A client of the same power for the test itself; new each time, since a client ends with the test that made it.
     pub(crate) fn client(&self) -> Client {
         Client::try_from(self.config.clone()).unwrap()

@@ -14,11 +14,13 @@ mod account;
 mod admission;
 mod ca_bundles;
 mod clients;
+mod config_versions;
 mod dns;
 mod drift;
 mod fixpoint;
 mod leader;
 mod meddler;
+mod namespace_mode;
 mod outage;
 mod pods;
 mod process;
@@ -27,6 +29,7 @@ mod quiet;
 mod refused;
 mod reports;
 mod restart;
+mod rollouts;
 mod stage;
 mod storage;
 mod told;
@@ -86,8 +89,12 @@ async fn await_children(stage: &Stage, cache: &str) {
 #[tokio::test]
 async fn an_empty_spec_becomes_every_child_owned_by_the_cache() {
     let Some(stage) = stage("children").await else { return };
+    children_are_made(&stage).await;
+}
+
+async fn children_are_made(stage: &Stage) {
     let cache = stage.cache("tea", &json!({})).await;
-    await_children(&stage, "tea").await;
+    await_children(stage, "tea").await;
     for (kind, name) in children("tea") {
         let object = stage.get(kind, &name).await.unwrap();
         let owner =
@@ -106,8 +113,12 @@ async fn an_empty_spec_becomes_every_child_owned_by_the_cache() {
 #[tokio::test]
 async fn every_child_deleted_by_hand_comes_back() {
     let Some(stage) = stage("recreate").await else { return };
+    children_come_back(&stage).await;
+}
+
+async fn children_come_back(stage: &Stage) {
     stage.cache("oak", &without_names()).await;
-    await_children(&stage, "oak").await;
+    await_children(stage, "oak").await;
     // Each follows a reconcile that the one before it caused, so that the next unasked look is far away; the first is for that.
     let (secrets, watched): (Vec<_>, Vec<_>) = children("oak").into_iter().partition(|(kind, _)| *kind == "Secret");
     for (i, (kind, name)) in watched.iter().take(1).chain(&watched).chain(&secrets).enumerate() {
@@ -123,17 +134,21 @@ async fn every_child_deleted_by_hand_comes_back() {
 #[tokio::test]
 async fn a_second_reconcile_of_an_unchanged_object_makes_no_write() {
     let Some(stage) = stage("quiet").await else { return };
+    nothing_is_written(&stage).await;
+}
+
+async fn nothing_is_written(stage: &Stage) {
     stage.cache("elm", &with_upstream("modules.corp.example")).await;
-    await_children(&stage, "elm").await;
+    await_children(stage, "elm").await;
     stage.eventually("egress is ready", async || stage.condition("elm", "EgressReady").await.0 == "True").await;
     stage.settle("elm").await;
-    let (before, status) = (all_versions(&stage, "elm").await, stage.status("elm").await);
+    let (before, status) = (all_versions(stage, "elm").await, stage.status("elm").await);
     let writes = stage.audited_writes();
     for round in 0..3 {
         stage.annotate("elm", "tests.example/round", &round.to_string()).await;
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     }
-    assert_eq!(all_versions(&stage, "elm").await, before);
+    assert_eq!(all_versions(stage, "elm").await, before);
     assert_eq!(stage.status("elm").await, status);
     if let (Some(before), Some(after)) = (writes, stage.audited_writes()) {
         // The three annotations are this test's own.
@@ -144,8 +159,12 @@ async fn a_second_reconcile_of_an_unchanged_object_makes_no_write() {
 #[tokio::test]
 async fn a_claim_being_deleted_is_reported_and_replaced_when_it_has_gone() {
     let Some(stage) = stage("claim").await else { return };
+    a_claim_is_replaced(&stage).await;
+}
+
+async fn a_claim_is_replaced(stage: &Stage) {
     stage.cache("ash", &without_names()).await;
-    await_children(&stage, "ash").await;
+    await_children(stage, "ash").await;
     let old = stage.get("PersistentVolumeClaim", "ash-proxy").await.unwrap().metadata.uid;
     stage.patch("PersistentVolumeClaim", "ash-proxy", &json!({"metadata": {"finalizers": ["tests.example/hold"]}})).await;
     stage.delete("PersistentVolumeClaim", "ash-proxy").await;
@@ -166,10 +185,14 @@ async fn a_claim_being_deleted_is_reported_and_replaced_when_it_has_gone() {
 #[tokio::test]
 async fn under_retain_the_claim_outlives_the_cache_and_under_delete_it_is_owned() {
     let Some(stage) = stage("retain").await else { return };
+    claims_are_kept(&stage).await;
+}
+
+async fn claims_are_kept(stage: &Stage) {
     stage.cache("fir", &json!({})).await;
     stage.cache("yew", &json!({"storage": {"deletionPolicy": "Delete"}})).await;
-    await_children(&stage, "fir").await;
-    await_children(&stage, "yew").await;
+    await_children(stage, "fir").await;
+    await_children(stage, "yew").await;
     let kept = stage.get("PersistentVolumeClaim", "fir-proxy").await.unwrap();
     assert_eq!(kept.metadata.owner_references, None);
     let owned = stage.get("PersistentVolumeClaim", "yew-proxy").await.unwrap();
@@ -177,7 +200,7 @@ async fn under_retain_the_claim_outlives_the_cache_and_under_delete_it_is_owned(
     stage.delete("GoModuleCache", "fir").await;
     stage.eventually("the cache has gone", async || stage.get("GoModuleCache", "fir").await.is_none()).await;
     stage.cache("fir", &json!({})).await;
-    await_children(&stage, "fir").await;
+    await_children(stage, "fir").await;
     assert_eq!(
         stage.get("PersistentVolumeClaim", "fir-proxy").await.unwrap().metadata.uid,
         kept.metadata.uid,
@@ -212,6 +235,10 @@ async fn a_missing_secret_is_named_and_its_appearance_is_noticed() {
 #[tokio::test]
 async fn a_changed_secret_is_copied_as_a_new_generation_and_a_deleted_one_stays_in_use() {
     let Some(stage) = stage("rotate").await else { return };
+    a_secret_is_rotated(&stage).await;
+}
+
+async fn a_secret_is_rotated(stage: &Stage) {
     let hosts = json!({"gomodcache.io/hosts": "modules.corp.example"});
     stage.apply(&secret(&hosts, "first")).await;
     stage.cache("fig", &with_secret("modules.corp.example")).await;

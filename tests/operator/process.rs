@@ -19,6 +19,7 @@ pub(crate) struct NewOperator {
     lease: [(&'static str, &'static str); 3],
     namespace: String,
     longest_period: Option<&'static str>,
+    arguments: Vec<String>,
 }
 
 /// One that runs; it is killed when it is dropped.
@@ -36,6 +37,7 @@ impl NewOperator {
             lease: SHORT_LEASE,
             namespace: super::account::own_name(),
             longest_period: None,
+            arguments: Vec::new(),
         }
     }
 
@@ -47,6 +49,12 @@ impl NewOperator {
 
     pub(crate) fn with_lease(mut self, duration: &'static str, deadline: &'static str, retry: &'static str) -> Self {
         self.lease = [("GOMODCACHE_LEASE_DURATION", duration), ("GOMODCACHE_RENEW_DEADLINE", deadline), ("GOMODCACHE_RETRY_PERIOD", retry)];
+        self
+    }
+
+    /// With these on its command line besides; the last of several has its way.
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
@@ -62,8 +70,10 @@ impl NewOperator {
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let log = format!("{}/operator-{pod}-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id());
         let child = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["operator", "--admin-listen", &admin, "--proxy-image", "gomodcache:dev", "--name-server", &self.name_server])
+            .args(["operator", "--admin-listen", &admin, "--name-server", &self.name_server])
             .args(UPSTREAMS)
+            .args(&self.arguments)
+            .env("GOMODCACHE_PROXY_IMAGE", "gomodcache:dev")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", pod)

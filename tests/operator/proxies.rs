@@ -2,7 +2,7 @@
 //! proxy or a server of the test's own answers.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,23 +50,29 @@ pub(crate) async fn make_ready(stage: &Stage, pod: &str, address: &str) {
 pub(crate) struct Proxy {
     process: Child,
     folder: tempfile::TempDir,
+    address: String,
 }
 
 impl Proxy {
     pub(crate) async fn start(stage: &Stage, cache: &str, address: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         mount(stage, cache, folder.path()).await;
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["proxy", "--listen", &format!("{address}:0"), "--admin-listen", &format!("{address}:{ADMIN_PORT}"), "--cache-dir"])
-            .arg(folder.path().join("cache"))
-            .arg("--config")
-            .arg(folder.path().join("config/proxy.yaml"))
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
-        stage.eventually("the proxy listens", async || TcpStream::connect((address, ADMIN_PORT)).await.is_ok()).await;
-        Self { process, folder }
+        let process = spawn(folder.path(), address, &[]);
+        let this = Self { process, folder, address: address.to_owned() };
+        this.listens(stage).await;
+        this
+    }
+
+    /// Goes on with the same volume as a proxy of another release, that reads these versions of the configuration.
+    pub(crate) async fn becomes_one_that_reads(&mut self, stage: &Stage, versions: &str) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(self.folder.path(), &self.address, &["--config-versions", versions]);
+        self.listens(stage).await;
+    }
+
+    async fn listens(&self, stage: &Stage) {
+        stage.eventually("the proxy listens", async || TcpStream::connect((self.address.as_str(), ADMIN_PORT)).await.is_ok()).await;
     }
 
     /// Does what a kubelet does some time after a change.
@@ -77,6 +83,18 @@ impl Proxy {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
+}
+
+fn spawn(folder: &Path, address: &str, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+        .args(["proxy", "--listen", &format!("{address}:0"), "--admin-listen", &format!("{address}:{ADMIN_PORT}"), "--cache-dir"])
+        .arg(folder.join("cache"))
+        .arg("--config")
+        .arg(folder.join("config/proxy.yaml"))
+        .args(arguments)
+        .stderr(std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap())
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Proxy {
@@ -94,7 +112,16 @@ async fn mount(stage: &Stage, cache: &str, folder: &Path) {
     for key in secret.data["data"].as_object().unwrap().keys() {
         write(&folder.join("credentials").join(key), &stage.credential_key(cache, key).await);
     }
-    write(&folder.join("config/proxy.yaml"), &config_of(stage, cache).await);
+    let config = stage.get("ConfigMap", &format!("{cache}-config")).await.unwrap();
+    let files = config.data["data"].as_object().unwrap();
+    for (name, text) in files {
+        write(&folder.join("config").join(name), text.as_str().unwrap());
+    }
+    for there in std::fs::read_dir(folder.join("config")).unwrap().map(Result::unwrap) {
+        if !files.contains_key(there.file_name().to_str().unwrap()) {
+            std::fs::remove_file(there.path()).unwrap();
+        }
+    }
 }
 
 /// In one step, as a mounted directory changes.

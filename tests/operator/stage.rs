@@ -192,6 +192,12 @@ impl Stage {
         self.api_in(namespace, kind).delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    /// How many caches there are in other namespaces.
+    pub(crate) async fn caches_of_others(&self) -> usize {
+        let caches = all(&self.client, "GoModuleCache").list(&ListParams::default()).await.unwrap();
+        caches.iter().filter(|cache| cache.namespace().as_deref() != Some(self.namespace.as_str())).count()
+    }
+
     pub(crate) async fn list_in(&self, namespace: &str, kind: &str) -> Vec<DynamicObject> {
         self.api_in(namespace, kind).list(&ListParams::default()).await.unwrap().items
     }

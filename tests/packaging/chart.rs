@@ -70,13 +70,53 @@ fn differences(path: &str, chart: &Value, base: &Value) -> Vec<String> {
 
 #[test]
 fn the_chart_renders_what_deploy_holds() {
-    let base = stdout("kustomize", &["build", of_the_project("deploy/base").to_str().unwrap()]);
     let definition = std::fs::read_to_string(of_the_project("crds/gomodulecaches.yaml")).unwrap();
-    for namespace in [NAMESPACE, "elsewhere"] {
-        let mut base = objects(&base.replace(NAMESPACE, namespace));
-        base.extend(objects(&definition));
-        are_the_same(namespace, by_name(template_in(namespace, &[])), by_name(base));
+    for (folder, set) in [("deploy/base", &[] as &[&str]), ("deploy/overlays/namespace", &["scope=Namespace"])] {
+        let shipped = stdout("kustomize", &["build", of_the_project(folder).to_str().unwrap()]);
+        for namespace in [NAMESPACE, "elsewhere"] {
+            let mut shipped = shipped.replace(NAMESPACE, namespace);
+            // Operators of one namespace each stand side by side, and these objects are in none.
+            for policy in ["pods", "deletes"].into_iter().filter(|_| !set.is_empty()) {
+                shipped = shipped.replace(&format!("gomodcache-operator-{policy}"), &format!("gomodcache-operator-{namespace}-{policy}"));
+            }
+            let mut shipped = objects(&shipped);
+            shipped.extend(objects(&definition));
+            are_the_same(namespace, by_name(template_in(namespace, set)), by_name(shipped));
+        }
     }
+}
+
+/// Each verb on each resource that a role of this kind grants.
+fn granted(objects: &[Value], kind: &str, name: &str) -> BTreeSet<String> {
+    let role = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap();
+    let texts = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
+    let of_rule = |rule: &Value| {
+        let mut all = Vec::new();
+        for (group, resource) in
+            texts(&rule["apiGroups"]).iter().flat_map(|group| texts(&rule["resources"]).into_iter().map(move |r| (group.clone(), r)))
+        {
+            all.extend(texts(&rule["verbs"]).into_iter().map(|verb| format!("{verb} {group}/{resource}")));
+        }
+        all
+    };
+    role["rules"].as_array().unwrap().iter().flat_map(of_rule).collect()
+}
+
+#[test]
+fn in_one_namespace_the_operator_may_do_what_it_may_in_all_but_for_what_is_beyond_it() {
+    let (all, one) = (template(&[]), template(&["scope=Namespace"]));
+    let in_all = granted(&all, "ClusterRole", "gomodcache-operator");
+    let in_one = granted(&one, "Role", "gomodcache-operator-caches");
+    assert!(one.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("ClusterRole")));
+    let beyond = [
+        "delete /configmaps",
+        "get storage.k8s.io/storageclasses",
+        "list /namespaces",
+        "list storage.k8s.io/storageclasses",
+        "watch /namespaces",
+    ];
+    assert_eq!(in_all.difference(&in_one).collect::<Vec<_>>(), beyond);
+    assert_eq!(in_one.difference(&in_all).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 fn are_the_same(namespace: &str, mut chart: BTreeMap<String, Value>, mut base: BTreeMap<String, Value>) {
@@ -121,7 +161,9 @@ fn the_charts_copies_are_those_of_the_project() {
         let read = |path: &str| std::fs::read_to_string(of_the_project(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         assert!(read(&source) == read(&copy), "{copy} is not {source}; run: make chart");
     }
-    assert_eq!((in_folder(files).len(), in_folder(&format!("{files}/base"))), (shared.len() + 1, base));
+    let role = |folder: &str| std::fs::read_to_string(of_the_project(&format!("{folder}/role.yaml"))).unwrap();
+    assert!(role("deploy/overlays/namespace") == role(&format!("{files}/namespace")), "run: make chart");
+    assert_eq!((in_folder(files).len(), in_folder(&format!("{files}/base"))), (shared.len() + 2, base));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn every_value_does_something() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let (image, proxy) = (format!("image.digest={digest}"), format!("proxyImage.digest={digest}"));
     // Each with what must be on for it to matter.
-    let settings: [(&str, &[&str]); 27] = [
+    let settings: [(&str, &[&str]); 31] = [
         ("goproxy=https://other.corp.example", &[]),
         ("gosumdb=off", &[]),
         ("redirectHosts={files.corp.example}", &[]),
@@ -46,6 +46,10 @@ fn every_value_does_something() {
         ("proxyImage.repository=other", &[]),
         ("proxyImage.tag=v1", &["proxyImage.repository=other"]),
         (&proxy, &["proxyImage.repository=other"]),
+        ("scope=Namespace", &[]),
+        ("admissionPolicies.install=false", &[]),
+        ("maxConcurrentRollouts=2", &[]),
+        ("rolloutDeadline=90s", &[]),
         ("replicas=1", &[]),
         ("resources.limits.memory=512Mi", &[]),
         ("nodeSelector.pool=system", &[]),
@@ -111,6 +115,9 @@ fn a_wrong_value_is_named_with_what_it_must_be() {
         ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
         ("replicas=two", "at '/replicas': got string, want integer"),
         ("image.repo=x", "at '/image': additional properties 'repo' not allowed"),
+        ("scope=Everywhere", "at '/scope': value must be one of 'Cluster', 'Namespace'"),
+        ("maxConcurrentRollouts=0", "at '/maxConcurrentRollouts': minimum: got 0, want 1"),
+        ("rolloutDeadline=5", "at '/rolloutDeadline': got number, want string"),
         ("crds.install=yes", "at '/crds/install': got string, want boolean"),
         ("crds.install=null", "at '/crds': missing property 'install'"),
         ("goproxy=7", "at '/goproxy': got number, want string"),

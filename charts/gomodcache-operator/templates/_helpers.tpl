@@ -67,6 +67,12 @@ GOSUMDB: {{ .Values.gosumdb | quote }}
 {{- with .Values.redirectHosts }}
 GOMODCACHE_REDIRECT_HOSTS: {{ join "," . | quote }}
 {{- end }}
+{{- if ne (toString .Values.maxConcurrentRollouts) "1" }}
+GOMODCACHE_MAX_CONCURRENT_ROLLOUTS: {{ .Values.maxConcurrentRollouts | quote }}
+{{- end }}
+{{- if ne .Values.rolloutDeadline "5m" }}
+GOMODCACHE_ROLLOUT_DEADLINE: {{ .Values.rolloutDeadline | quote }}
+{{- end }}
 {{- with .Values.monitoringNamespaces }}
 GOMODCACHE_MONITORING_NAMESPACES: {{ join "," . | quote }}
 {{- end }}

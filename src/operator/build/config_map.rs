@@ -1,12 +1,12 @@
-//! The ConfigMap that the proxy reads: its whole configuration, pins included.
+//! The ConfigMap that the proxy reads: its whole configuration, pins included, once for each version of the format.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Validated, owned};
 use crate::api;
-use crate::config::{CONFIG_FILE, CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, Policy, ProxyConfig, Resolution};
+use crate::config::{CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, Policy, ProxyConfig, Resolution, Versions, file_name};
 
-pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap, ConfigError> {
+pub(super) fn build(cache: &Validated, pins: &[PinnedHost], versions: &Versions) -> Result<ConfigMap, ConfigError> {
     let config = ProxyConfig {
         version: CONFIG_VERSION,
         upstreams: cache.upstreams.clone(),
@@ -22,9 +22,10 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost]) -> Result<ConfigMap,
         resolution: Resolution::Pinned { hosts: pins.to_vec() },
         http_proxy: cache.http_proxy.clone(),
     };
+    let file = |version: &u32| Ok((file_name(*version), config.write(*version)?));
     Ok(ConfigMap {
         metadata: owned(cache, &cache.names.config),
-        data: Some([(CONFIG_FILE.to_owned(), config.to_yaml()?)].into()),
+        data: Some(versions.newest_first().iter().map(file).collect::<Result<_, ConfigError>>()?),
         ..ConfigMap::default()
     })
 }

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{Validated, labels, owned, selector};
+use super::{IMAGE_FROM, IMAGE_FROM_OPERATOR, Validated, labels, owned, selector};
 use crate::api::AccessMode;
 use crate::config::{ADMIN_PORT, CACHE_DIR, CONFIG_DIR, CONFIG_FILE, CREDENTIALS_DIR, HTTP_PORT};
 
@@ -26,8 +26,11 @@ pub(super) fn build(cache: &Validated) -> Deployment {
         AccessMode::ReadWriteOnce => "Recreate",
         AccessMode::ReadWriteMany => "RollingUpdate",
     };
+    let mut metadata = owned(cache, &cache.names.proxy);
+    let image_from = if spec.image.is_some() { "spec" } else { IMAGE_FROM_OPERATOR };
+    metadata.labels.get_or_insert_default().insert(IMAGE_FROM.to_owned(), image_from.to_owned());
     Deployment {
-        metadata: owned(cache, &cache.names.proxy),
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(spec.replicas),
             selector: LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() },

@@ -22,7 +22,7 @@ use kube::Resource;
 use super::credentials::Data;
 use super::egress::Resolved;
 use super::validate::Validated;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Versions};
 pub(crate) use disruption::Budget;
 
 /// The label by which the operator finds its children.
@@ -35,6 +35,11 @@ pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 pub(crate) const ENV_FROM: &str = "gomodcache.io/env-from";
 /// The label of such a ConfigMap that names the cache's UID.
 pub(crate) const ENV_CACHE_UID: &str = "gomodcache.io/cache-uid";
+
+/// The label of a Deployment that says who chose its image: the operator's setting, or the spec.
+pub(crate) const IMAGE_FROM: &str = "gomodcache.io/image-from";
+/// The value of [`IMAGE_FROM`] for the operator's setting.
+pub(crate) const IMAGE_FROM_OPERATOR: &str = "operator";
 
 /// The value of [`ENV_FROM`] for a cache.
 pub(crate) fn asked_name(namespace: &str, cache: &str) -> String {
@@ -77,11 +82,12 @@ pub(crate) fn build(
     credentials: Data,
     claim: Option<&PersistentVolumeClaim>,
     admin_namespaces: &[String],
+    config_versions: &Versions,
 ) -> Result<Prepared, ConfigError> {
     Ok(Prepared {
         account: account::build(cache),
         policy: network_policy::build(cache, &resolved.allowed, admin_namespaces),
-        config: config_map::build(cache, &resolved.pins)?,
+        config: config_map::build(cache, &resolved.pins, config_versions)?,
         credentials: secret::build(cache, credentials),
         claim: claim::build(cache, claim),
         service: services::http(cache),

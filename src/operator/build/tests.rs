@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::PinnedHost;
+use crate::config::Versions;
 use crate::operator::ca_bundles::Bundles;
 use crate::operator::defaults::Defaults;
 use crate::operator::validate::validate;
@@ -30,7 +31,15 @@ fn prepared(spec: &str, pins: &[(&str, &[&str])]) -> Prepared {
         .iter()
         .map(|(host, addresses)| PinnedHost { host: (*host).to_owned(), addresses: addresses.iter().map(|a| a.parse().unwrap()).collect() })
         .collect();
-    build(&validated(spec), &Resolved { allowed: pins.clone(), pins, ..Resolved::default() }, Data::new(), None, &admins()).unwrap()
+    build(
+        &validated(spec),
+        &Resolved { allowed: pins.clone(), pins, ..Resolved::default() },
+        Data::new(),
+        None,
+        &admins(),
+        &Versions::default(),
+    )
+    .unwrap()
 }
 
 fn admins() -> Vec<String> {
@@ -99,7 +108,8 @@ fn a_claim_is_never_lowered() {
     let stored: PersistentVolumeClaim =
         serde_json::from_value(serde_json::json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}, "storageClassName": "fast"}}))
             .unwrap();
-    let claim = build(&cache, &Resolved::default(), Data::new(), Some(&stored), &admins()).unwrap().claim.spec.unwrap();
+    let claim =
+        build(&cache, &Resolved::default(), Data::new(), Some(&stored), &admins(), &Versions::default()).unwrap().claim.spec.unwrap();
     assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "3Gi");
     assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
 }
@@ -108,7 +118,7 @@ fn a_claim_is_never_lowered() {
 fn guests_may_reach_the_module_port_beside_those_who_could_before() {
     let peers = |spec: &str, guests: &[&str]| {
         let cache = Validated { guests: guests.iter().map(|&guest| guest.to_owned()).collect(), ..validated(spec) };
-        let policy = build(&cache, &Resolved::default(), Data::new(), None, &admins()).unwrap().policy;
+        let policy = build(&cache, &Resolved::default(), Data::new(), None, &admins(), &Versions::default()).unwrap().policy;
         serde_json::to_value(&policy.spec.unwrap().ingress.unwrap()[0].from).unwrap()
     };
     let own = serde_json::json!({"podSelector": {}});
@@ -143,8 +153,13 @@ fn behind_an_http_proxy_the_policy_is_open_to_the_proxy_and_to_what_goes_round_i
     let needs: Vec<(&str, &[u16], bool)> = cache.needs.iter().map(|(host, need)| (host.as_str(), &need.ports[..], need.internal)).collect();
     assert_eq!(needs, [("egress.corp.example", &[3128][..], true), ("git.corp.example", &[443], true)]);
     assert!(cache.wanted["egress"].contains("egress.corp.example"));
-    let config =
-        build(&cache, &Resolved::default(), Data::new(), None, &admins()).unwrap().config.data.unwrap().remove("proxy.yaml").unwrap();
+    let config = build(&cache, &Resolved::default(), Data::new(), None, &admins(), &Versions::default())
+        .unwrap()
+        .config
+        .data
+        .unwrap()
+        .remove("proxy.yaml")
+        .unwrap();
     assert_eq!(crate::config::ProxyConfig::parse(&config).unwrap().http_proxy, cache.http_proxy);
 }
 

@@ -7,7 +7,7 @@ mod ask;
 mod pods;
 mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use super::apply::Applied;
 use super::metrics::Metrics;
 use super::pace::Pace;
 use super::view::View;
-use crate::config::{ADMIN_TOKEN_KEY, CONFIG_FILE, GENERATION_KEY};
+use crate::config::{ADMIN_TOKEN_KEY, GENERATION_KEY, version_of};
 use crate::report::{ProxyReport, config_digest};
 use ask::{AskError, Asker};
 use pods::{OwnPod, ReplicaSets};
@@ -48,10 +48,21 @@ const FORGOTTEN: Duration = Duration::from_secs(600);
 /// The names of what a pod should run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// Digest of the configuration that the API server has.
-    pub config: String,
+    /// Digests of the configuration that the API server has, by the version of the format. A pod runs one of them.
+    pub configs: BTreeMap<u32, String>,
     /// Generation of the credentials that it has.
     pub credentials: String,
+}
+
+impl Wanted {
+    fn has_config(&self, digest: &String) -> bool {
+        self.configs.values().any(|config| config == digest)
+    }
+
+    /// Whether a pod that says so runs what is wanted.
+    fn is_met_by(&self, report: &ProxyReport) -> bool {
+        self.has_config(&report.config) && report.credentials == self.credentials
+    }
 }
 
 /// What the pods of one cache say.
@@ -114,13 +125,13 @@ struct Paces {
 
 impl Known {
     fn has(&self, wanted: &Wanted) -> bool {
-        self.answer.as_ref().is_ok_and(|report| report.config == wanted.config && report.credentials == wanted.credentials)
+        self.answer.as_ref().is_ok_and(|report| wanted.is_met_by(report))
     }
 
     /// It has seen what is wanted and can't use it.
     fn refuses(&self, wanted: &Wanted) -> bool {
         let refused = self.answer.as_ref().ok().and_then(|report| report.refused.as_ref());
-        refused.is_some_and(|refused| refused.config == wanted.config && refused.credentials == wanted.credentials)
+        refused.is_some_and(|refused| wanted.has_config(&refused.config) && refused.credentials == wanted.credentials)
     }
 }
 
@@ -253,15 +264,17 @@ impl Known {
 
 /// What the API server holds now, and the token that opens the reports; nothing while a part of it is missing.
 fn wanted(applied: &Applied) -> Option<(Wanted, String)> {
-    let config = applied.config.as_ref()?.data.as_ref()?.get(CONFIG_FILE)?;
+    let files = applied.config.as_ref()?.data.as_ref()?;
+    let configs: BTreeMap<_, _> = files.iter().filter_map(|(name, text)| Some((version_of(name)?, config_digest(text)))).collect();
     let data = applied.credentials.as_ref()?.data.as_ref()?;
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
-    Some((Wanted { config: config_digest(config), credentials: text(GENERATION_KEY)? }, text(ADMIN_TOKEN_KEY)?))
+    (!configs.is_empty()).then_some((Wanted { configs, credentials: text(GENERATION_KEY)? }, text(ADMIN_TOKEN_KEY)?))
 }
 
 fn refresh_prefix(wanted: &Wanted) -> String {
     let name = |text: &str| text.chars().filter(char::is_ascii_hexdigit).take(8).collect::<String>();
-    format!("{}-{}-", name(&wanted.config), name(&wanted.credentials))
+    let newest = wanted.configs.values().next_back().map_or("", String::as_str);
+    format!("{}-{}-", name(newest), name(&wanted.credentials))
 }
 
 /// Changes the annotation. Only an accelerator: where it fails, the kubelet looks by itself in the end.

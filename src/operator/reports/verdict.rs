@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{AskError, Seen, Survey};
 use crate::api::{CredentialState, CredentialStatus};
-use crate::config::{CONFIG_VERSION, WhenUnavailable};
+use crate::config::WhenUnavailable;
 use crate::operator::conditions::Verdict;
 use crate::operator::validate::Validated;
 use crate::report::{ProxyReport, StorageTrouble, sentence};
@@ -22,8 +22,7 @@ impl Survey {
     }
 
     fn lagging(&self) -> usize {
-        let has_it = |report: &ProxyReport| report.config == self.wanted.config && report.credentials == self.wanted.credentials;
-        self.pods.len() - self.reports().filter(|(_, report)| has_it(report)).count()
+        self.pods.len() - self.reports().filter(|(_, report)| self.wanted.is_met_by(report)).count()
     }
 
     fn lags_in_credentials(&self) -> bool {
@@ -47,16 +46,18 @@ pub(crate) fn configuration(survey: &Survey) -> Verdict {
     if survey.pods.is_empty() {
         return (false, "NoPodReady", "no pod is ready to say what it runs: see the pods of the Deployment".to_owned());
     }
-    let speaks = |report: &ProxyReport| report.config_versions.contains(&CONFIG_VERSION);
+    let written = &survey.wanted.configs;
+    let speaks = |report: &ProxyReport| report.config_versions.iter().any(|version| written.contains_key(version));
     if let Some((seen, _)) = survey.reports().find(|(_, report)| !speaks(report)) {
         let message = format!(
-            "the proxy in pod {} does not read version {CONFIG_VERSION} of the configuration, the one that this operator writes: use a proxy image of the operator's release, or of the one before or after it",
-            seen.name
+            "the proxy in pod {} reads no version of the configuration that this operator writes ({}): use a proxy image of the operator's release, or of the one before or after it",
+            seen.name,
+            written.keys().map(u32::to_string).collect::<Vec<_>>().join(", ")
         );
         return (false, "ConfigVersionUnsupported", message);
     }
     let refused = survey.reports().find_map(|(seen, report)| Some((seen, report.refused.as_ref()?)));
-    if let Some((seen, refused)) = refused.filter(|(_, refused)| refused.config == survey.wanted.config) {
+    if let Some((seen, refused)) = refused.filter(|(_, refused)| survey.wanted.has_config(&refused.config)) {
         let message = format!("pod {} can't use it and goes on with what it had: {}", seen.name, sentence(&refused.reason));
         return (false, "Rejected", message);
     }

@@ -39,8 +39,18 @@ wait_for() { # SECONDS WHAT CMD...
 in_node() { nsenter -t "$(init_pid)" -n -m -p -- "$@"; }
 start() { # NAME CMD...: a daemon in the node's namespaces; it ends with them
   local n=$1; shift
-  setsid nsenter -t "$(init_pid)" -n -m -p -- "$@" >"$S/log/$n.log" 2>&1 </dev/null 9>&- &
+  setsid nsenter -t "$(init_pid)" -n -m -p -- "$@" >>"$S/log/$n.log" 2>&1 </dev/null 9>&- &
   echo "$n $!" >>"$S/daemons"
+}
+restart() { # NAME: kills it and starts it as it was started
+  local n=$1 p command=()
+  p=$(awk -v n="$n" '$1 == n { p = $2 } END { print p }' "$S/daemons")
+  [ -n "$p" ] && ours "$p" || die "no daemon $n runs"
+  mapfile -d '' command <"/proc/$p/cmdline"
+  while [ "${command[0]}" != -- ]; do command=("${command[@]:1}"); done
+  pkill -KILL -P "$p"; while [ -d "/proc/$p" ]; do sleep 0.05; done
+  sed -i "/^$n $p\$/d" "$S/daemons"
+  start "$n" "${command[@]:1}"
 }
 start_host() { # NAME CMD...: a daemon outside of them, which `down` ends; prints nothing, leaves its id in $STARTED
   local n=$1; shift

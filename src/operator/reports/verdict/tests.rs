@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::CONFIG_VERSION;
 use crate::operator::ca_bundles::Bundles;
 use crate::operator::defaults::Defaults;
 use crate::operator::reports::Wanted;
@@ -24,7 +25,7 @@ fn survey(changes: &Value) -> Survey {
     let mut report = json!({"version": 1, "configVersions": [CONFIG_VERSION], "config": "c2", "credentials": "g2"});
     report.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let seen = Seen { name: "ci-proxy-1".to_owned(), answer: Ok(serde_json::from_value(report).unwrap()) };
-    let wanted = Wanted { config: "c2".to_owned(), credentials: "g2".to_owned() };
+    let wanted = Wanted { configs: [(CONFIG_VERSION, "c2".to_owned())].into(), credentials: "g2".to_owned() };
     Survey { wanted, pods: vec![seen], age: Duration::from_secs(1), ..Survey::default() }
 }
 

@@ -1,0 +1,271 @@
+//! Whose turn it is to run a new proxy image. When the operator's proxy image changes, caches take it a few at a time, and when
+//! one of them does not become ready with it, the others keep what they have. Needs a client.
+//!
+//! The truth lies in the cluster: the Deployment of a cache that has its turn bears [`ROLLING_SINCE`], from before it gets the
+//! image until its pods are proved. Whoever leads finds it there. Memory only bridges the moment until the watch shows a turn.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use super::apply::{Applied, is_ours};
+use super::build::names::Names;
+use super::build::{IMAGE_FROM, IMAGE_FROM_OPERATOR};
+use super::conditions::Verdict;
+use super::metrics::Metrics;
+use super::reports::{self, Survey};
+use super::validate::Validated;
+use super::view::View;
+use crate::api::GoModuleCache;
+
+/// Since when a cache has its turn, in seconds of the Unix epoch. A label and no annotation, so that an administrator finds
+/// all of them by it.
+pub(crate) const ROLLING_SINCE: &str = "gomodcache.io/rolling-since";
+
+/// The condition that says whether a cache has the image that it should have.
+pub(crate) const ROLLED_OUT: &str = "RolledOut";
+/// The reasons for which it has not.
+pub(crate) const ROLLOUT_REASONS: [&str; 5] = ["RollingOut", "WaitingForTurn", "RolloutFailed", "RolloutStopped", "Paused"];
+
+/// How a new image reaches the caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolloutLimits {
+    /// How many have their turn at a time; at least one.
+    pub at_once: usize,
+    /// How long each has to become ready. After that no other begins.
+    pub deadline: Duration,
+}
+
+/// What a cache has to do with a roll-out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing: it is new, has an image of its own, or the one that is wanted.
+    None,
+    /// It has its turn since this time, in seconds.
+    Rolling(i64),
+    /// It had its turn, and now has an image of its own.
+    Left,
+    /// It keeps the image that it has. `stopped`: because another did not become ready with the new one.
+    Waiting { stopped: bool },
+    /// It is paused: it keeps everything that it has.
+    Paused,
+}
+
+/// Gives turns.
+pub(crate) struct Rollouts {
+    limits: RolloutLimits,
+    memory: Mutex<Memory>,
+}
+
+/// By the UIDs of Deployments, and never more than there are.
+#[derive(Default)]
+struct Memory {
+    /// Who was given a turn that the watch does not show yet.
+    given: HashSet<String>,
+    /// Whose turn waits with all the rest of the cache, and holds up nobody.
+    paused: HashSet<String>,
+}
+
+impl Rollouts {
+    /// Has given no turn yet.
+    #[must_use]
+    pub(crate) fn new(limits: RolloutLimits) -> Self {
+        Self { limits, memory: Mutex::default() }
+    }
+
+    /// The image that this cache runs for now, and its turn, which is noted in the cluster before it counts. `None`: by what was
+    /// seen its turn has come, and that is for a live view to note.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(crate) async fn begin(&self, view: View<'_>, metrics: &Metrics, valid: &Validated) -> Result<Option<(String, Turn)>, kube::Error> {
+        let Validated { cache, namespace, names, image: wanted, .. } = valid;
+        let cache_uid = cache.meta().uid.as_deref().unwrap_or_default();
+        let owned = |deployment: &Deployment| is_ours(&deployment.metadata, cache_uid);
+        let deployments = &view.memory.watched.deployments.seen;
+        let shown = deployments.get(&ObjectRef::new(&names.proxy).within(namespace)).filter(|shown| owned(shown));
+        let Some(shown) = shown else { return Ok(Some((wanted.clone(), Turn::None))) };
+        self.note_pause(&shown, cache.spec.paused);
+        // What it runs is kept by writing it again, so for a live view it must not be what a late watch shows.
+        let stored = view.child::<Deployment>(namespace, &names.proxy).await?.filter(owned);
+        let Some(stored) = stored else { return Ok(Some((wanted.clone(), Turn::None))) };
+        if let Some(turn) = turn_at_its_image(&stored, cache, wanted) {
+            return Ok(Some((wanted.clone(), turn)));
+        }
+        if cache.spec.paused {
+            return Ok(Some((wanted.clone(), Turn::Paused)));
+        }
+        let now = Timestamp::now().as_second();
+        // One that has its turn keeps it when a better image comes, and has all its time for that.
+        if rolling_since(&stored).is_none() {
+            if let Some(turn) = self.queue(deployments, &stored, wanted, now, view.live) {
+                return Ok(Some((image(&stored).unwrap_or(wanted).to_owned(), turn)));
+            }
+            // It serves nobody, so that it can lose nothing and prove nothing.
+            if !is_available(&stored) {
+                return Ok(Some((wanted.clone(), Turn::None)));
+            }
+        }
+        if !view.live {
+            return Ok(None);
+        }
+        note(&Api::namespaced(view.client.clone(), namespace), metrics, &stored, json!(now.to_string())).await?;
+        tracing::info!(%namespace, name = names.cache, image = wanted, "rolls out");
+        Ok(Some((wanted.clone(), Turn::Rolling(now))))
+    }
+
+    /// Why this one has to wait, or `None`, and then, if it is to begin now, it is counted among those that have their turn.
+    fn queue(&self, deployments: &Store<Deployment>, own: &Deployment, wanted: &str, now: i64, begins: bool) -> Option<Turn> {
+        let own_uid = own.uid().unwrap_or_default();
+        let all = deployments.state();
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { given, paused } = &mut *memory;
+        let is_unseen = |uid: &String| {
+            let shown = all.iter().find(|deployment| deployment.metadata.uid.as_ref() == Some(uid));
+            shown.is_some_and(|shown| rolling_since(shown).is_none() && image(shown) != Some(wanted))
+        };
+        given.retain(is_unseen);
+        paused.retain(|uid| all.iter().any(|deployment| deployment.metadata.uid.as_ref() == Some(uid)));
+        let rolling = all.iter().filter_map(|deployment| Some((deployment.uid()?, rolling_since(deployment)?)));
+        let rolling: Vec<_> = rolling.filter(|(uid, _)| *uid != own_uid && !paused.contains(uid)).collect();
+        if rolling.iter().any(|(_, since)| self.is_late(*since, now)) {
+            return Some(Turn::Waiting { stopped: true });
+        }
+        let unseen = given.iter().filter(|uid| **uid != own_uid && !paused.contains(*uid)).count();
+        if rolling.len() + unseen >= self.limits.at_once {
+            return Some(Turn::Waiting { stopped: false });
+        }
+        if begins && is_available(own) {
+            given.insert(own_uid);
+        }
+        None
+    }
+
+    fn note_pause(&self, deployment: &Deployment, is_paused: bool) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = deployment.uid().unwrap_or_default();
+        if is_paused && rolling_since(deployment).is_some() {
+            memory.paused.insert(uid);
+        } else {
+            memory.paused.remove(&uid);
+        }
+    }
+
+    fn is_late(&self, since: i64, now: i64) -> bool {
+        now.saturating_sub(since) > i64::try_from(self.limits.deadline.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// Ends the turn of a cache whose pods are proved. Says how far the image has come. `None`: by what was seen the turn is over,
+    /// and that is for a live view to note.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(crate) async fn end(
+        &self,
+        view: View<'_>,
+        metrics: &Metrics,
+        valid: &Validated,
+        turn: &Turn,
+        applied: &Applied,
+        survey: &Survey,
+    ) -> Result<Option<Verdict>, kube::Error> {
+        let Validated { image, namespace, .. } = valid;
+        let unproved = match turn {
+            Turn::Rolling(_) => unproved(image, applied, survey),
+            Turn::None | Turn::Left | Turn::Waiting { .. } | Turn::Paused => None,
+        };
+        let is_over = *turn == Turn::Left || matches!(turn, Turn::Rolling(_)) && unproved.is_none();
+        if let Some(deployment) = applied.deployment.as_ref().filter(|_| is_over && !applied.paused) {
+            if !view.live {
+                return Ok(None);
+            }
+            note(&Api::namespaced(view.client.clone(), namespace), metrics, deployment, Value::Null).await?;
+        }
+        Ok(Some(match (turn, unproved) {
+            (Turn::Waiting { stopped: false }, _) => (
+                false,
+                "WaitingForTurn",
+                format!(
+                    "a new proxy image rolls out, to {} cache(s) at a time; until it is this one's turn it runs {image}",
+                    self.limits.at_once
+                ),
+            ),
+            (Turn::Waiting { stopped: true }, _) => {
+                let message = format!(
+                    "another cache did not become ready with the new proxy image, so this one keeps {image}; `kubectl get deployments -A -l {ROLLING_SINCE}` shows which: mend it, or give the operator another proxy image"
+                );
+                (false, "RolloutStopped", message)
+            }
+            (Turn::Paused, _) => (false, "Paused", "spec.paused is true, so the new proxy image is held back with all else".to_owned()),
+            (Turn::Rolling(since), Some(why)) if self.is_late(*since, Timestamp::now().as_second()) => {
+                let message = format!(
+                    "not ready with {image} within {} s: {why}. No other cache begins until this one is ready; give the operator another proxy image, or this cache its own with spec.image",
+                    self.limits.deadline.as_secs()
+                );
+                (false, "RolloutFailed", message)
+            }
+            (Turn::Rolling(_), Some(_)) => (false, "RollingOut", format!("its pods are replaced by such as run {image}")),
+            (Turn::Rolling(_) | Turn::None | Turn::Left, _) => (true, "Current", format!("the image is {image}")),
+        }))
+    }
+}
+
+/// Writes or removes the note of a turn on this very Deployment.
+async fn note(api: &Api<Deployment>, metrics: &Metrics, deployment: &Deployment, since: Value) -> Result<(), kube::Error> {
+    let patch = json!({"metadata": {"uid": deployment.metadata.uid, "labels": {ROLLING_SINCE: since}}});
+    api.patch_metadata(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    metrics.write("patch", &Deployment::kind(&()));
+    Ok(())
+}
+
+/// The turn of a cache that needs none to get the image that it should have.
+fn turn_at_its_image(deployment: &Deployment, cache: &GoModuleCache, wanted: &str) -> Option<Turn> {
+    let since = rolling_since(deployment);
+    if cache.spec.image.is_some() {
+        return Some(if since.is_some() { Turn::Left } else { Turn::None });
+    }
+    // Whoever takes back an image of his own waits for nobody.
+    let is_from_operator = deployment.labels().get(IMAGE_FROM).is_some_and(|from| from == IMAGE_FROM_OPERATOR);
+    (!is_from_operator || image(deployment) == Some(wanted)).then(|| since.map_or(Turn::None, Turn::Rolling))
+}
+
+/// Labels are no identity: this much at least only the owner of a cache can forge, since the garbage collector removes what
+/// names an owner that does not exist.
+fn rolling_since(deployment: &Deployment) -> Option<i64> {
+    let since = deployment.labels().get(ROLLING_SINCE)?;
+    let owner = deployment.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let is_a_caches = owner.kind == GoModuleCache::kind(&()) && deployment.name_any() == Names::new(&owner.name).proxy;
+    is_a_caches.then(|| since.parse().unwrap_or(0))
+}
+
+fn image(deployment: &Deployment) -> Option<&str> {
+    deployment.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.as_deref()
+}
+
+fn is_available(deployment: &Deployment) -> bool {
+    deployment.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0) > 0
+}
+
+/// What is still lacking until the image is proved: all pods have it and are available, and run the newest configuration.
+fn unproved(image_wanted: &str, applied: &Applied, survey: &Survey) -> Option<String> {
+    let Some(deployment) = &applied.deployment else { return Some("there is no Deployment".to_owned()) };
+    let status = deployment.status.clone().unwrap_or_default();
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let is_seen = status.observed_generation == deployment.metadata.generation && image(deployment) == Some(image_wanted);
+    let has_all = |count: Option<i32>| count.unwrap_or(0) == replicas;
+    if !is_seen || !has_all(status.replicas) || !has_all(status.updated_replicas) || !has_all(status.available_replicas) {
+        return Some("not every pod is available: see the pods of the Deployment".to_owned());
+    }
+    let (is_applied, _, why) = reports::configuration(survey);
+    (!is_applied).then_some(why)
+}
+
+#[cfg(test)]
+mod tests;

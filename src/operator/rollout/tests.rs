@@ -1,0 +1,124 @@
+#![allow(clippy::unwrap_used)]
+
+use kube::runtime::reflector;
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+
+use super::*;
+
+const OLD: &str = "registry.example/proxy:1";
+const NEW: &str = "registry.example/proxy:2";
+const NOW: i64 = 1_000_000;
+
+fn deployment(cache: &str, image: &str, changes: &Value) -> Deployment {
+    let mut object = json!({
+        "metadata": {
+            "name": format!("{cache}-proxy"), "namespace": "shop", "uid": cache, "generation": 2,
+            "labels": {IMAGE_FROM: IMAGE_FROM_OPERATOR},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "GoModuleCache", "name": cache, "uid": "u", "controller": true}],
+        },
+        "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [{"name": "proxy", "image": image}]}}},
+        "status": {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1},
+    });
+    json_patch(&mut object, changes);
+    serde_json::from_value(object).unwrap()
+}
+
+fn json_patch(object: &mut Value, changes: &Value) {
+    match (object, changes) {
+        (Value::Object(object), Value::Object(changes)) => {
+            changes.iter().for_each(|(key, change)| json_patch(object.entry(key).or_insert(Value::Null), change));
+        }
+        (object, changes) => *object = changes.clone(),
+    }
+}
+
+fn since(seconds: i64) -> Value {
+    json!({"metadata": {"labels": {ROLLING_SINCE: seconds.to_string()}}})
+}
+
+/// What becomes of a cache with the old image among these.
+fn queue(rollouts: &Rollouts, others: &[Deployment]) -> Option<Turn> {
+    let (store, mut writer) = reflector::store();
+    let own = deployment("own", OLD, &json!({}));
+    for deployment in others.iter().chain([&own]) {
+        writer.apply_watcher_event(&Event::Apply(deployment.clone()));
+    }
+    rollouts.queue(&store, &own, NEW, NOW, true)
+}
+
+fn rollouts(at_once: usize) -> Rollouts {
+    Rollouts::new(RolloutLimits { at_once, deadline: Duration::from_secs(60) })
+}
+
+#[test]
+fn no_more_have_their_turn_than_the_pace_says() {
+    let rolling = |cache: &str| deployment(cache, NEW, &since(NOW - 5));
+    let waiting = Some(Turn::Waiting { stopped: false });
+    assert_eq!(queue(&rollouts(1), &[deployment("a", NEW, &json!({}))]), None, "it has had its turn");
+    assert_eq!(queue(&rollouts(1), &[rolling("a")]), waiting);
+    assert_eq!(queue(&rollouts(2), &[rolling("a")]), None);
+    assert_eq!(queue(&rollouts(2), &[rolling("a"), rolling("b")]), waiting);
+}
+
+#[test]
+fn one_that_is_late_stops_all_also_where_others_have_room() {
+    let late = deployment("a", NEW, &since(NOW - 61));
+    assert_eq!(queue(&rollouts(9), &[late]), Some(Turn::Waiting { stopped: true }));
+}
+
+#[test]
+fn a_turn_counts_before_the_watch_shows_it_and_not_twice() {
+    let rollouts = rollouts(1);
+    rollouts.memory.lock().unwrap().given.insert("a".to_owned());
+    let waiting = Some(Turn::Waiting { stopped: false });
+    assert_eq!(queue(&rollouts, &[deployment("a", OLD, &json!({}))]), waiting);
+    assert_eq!(queue(&rollouts, &[deployment("a", NEW, &since(NOW))]), waiting);
+    assert_eq!(queue(&rollouts, &[deployment("a", NEW, &json!({}))]), None);
+    // It has its turn now; one that was deleted in between has none.
+    assert_eq!(rollouts.memory.lock().unwrap().given.iter().collect::<Vec<_>>(), ["own"]);
+}
+
+#[test]
+fn neither_a_paused_cache_nor_what_only_bears_the_label_holds_up_others() {
+    let rollouts = rollouts(1);
+    let paused = deployment("a", NEW, &since(NOW - 61));
+    rollouts.note_pause(&paused, true);
+    let foreign = deployment("b", NEW, &json!({"metadata": {"name": "other", "labels": {ROLLING_SINCE: "1"}}}));
+    let unowned = deployment("c", NEW, &json!({"metadata": {"ownerReferences": [], "labels": {ROLLING_SINCE: "1"}}}));
+    assert_eq!(queue(&rollouts, &[paused.clone(), foreign, unowned]), None);
+    rollouts.note_pause(&paused, false);
+    assert_eq!(queue(&rollouts, &[paused]), Some(Turn::Waiting { stopped: true }));
+}
+
+#[test]
+fn only_the_operators_image_is_rolled_out() {
+    let cache = |spec: &Value| -> GoModuleCache {
+        let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": "own"}, "spec": spec});
+        serde_json::from_value(object).unwrap()
+    };
+    let (plain, own) = (cache(&json!({})), cache(&json!({"image": "registry.example/own:1"})));
+    let turn = |deployment: &Deployment, cache: &GoModuleCache| turn_at_its_image(deployment, cache, NEW);
+    assert_eq!(turn(&deployment("own", OLD, &json!({})), &plain), None, "it has to ask");
+    assert_eq!(turn(&deployment("own", NEW, &json!({})), &plain), Some(Turn::None));
+    assert_eq!(turn(&deployment("own", NEW, &since(7)), &plain), Some(Turn::Rolling(7)));
+    assert_eq!(turn(&deployment("own", OLD, &since(7)), &own), Some(Turn::Left));
+    let taken_back = json!({"metadata": {"labels": {IMAGE_FROM: "spec"}}});
+    assert_eq!(turn(&deployment("own", OLD, &taken_back), &plain), Some(Turn::None));
+}
+
+#[test]
+fn an_image_is_proved_by_every_pod_and_by_nothing_older() {
+    let why = |image: &str, changes: &Value| {
+        let applied = Applied { deployment: Some(deployment("own", image, changes)), ..Applied::default() };
+        unproved(NEW, &applied, &Survey::default()).unwrap()
+    };
+    let pods = "not every pod is available: see the pods of the Deployment";
+    assert_ne!(why(NEW, &json!({})), pods, "then the pods' reports count");
+    for status in
+        [json!({"observedGeneration": 1}), json!({"replicas": 2}), json!({"updatedReplicas": 0}), json!({"availableReplicas": null})]
+    {
+        assert_eq!(why(NEW, &json!({"status": status})), pods, "{status}");
+    }
+    assert_eq!(why(OLD, &json!({})), pods);
+}

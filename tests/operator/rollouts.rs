@@ -1,0 +1,163 @@
+//! A new proxy image of the operator reaches caches a few at a time, and stops at the first that it does not suit.
+
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+
+use super::process::NewOperator;
+use super::proxies::{Proxy, make_ready, on_no_node};
+use super::stage::{Stage, stage_alone};
+use super::{await_children, without_names};
+
+const OLD: &str = "registry.example/proxy:1";
+const BROKEN: &str = "registry.example/proxy:2";
+const GOOD: &str = "registry.example/proxy:3";
+
+/// What every operator of these tests is started with; each says its image and pace besides.
+async fn operator(stage: &Stage) -> NewOperator {
+    // Caches of tests that ended would stand in the queue.
+    stage.eventually("no other test has caches", async || stage.caches_of_others().await == 0).await;
+    stage.new_operator()
+}
+
+async fn deployment(stage: &Stage, cache: &str) -> DynamicObject {
+    stage.get("Deployment", &format!("{cache}-proxy")).await.unwrap()
+}
+
+fn image(deployment: &DynamicObject) -> String {
+    deployment.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
+}
+
+/// Which of these caches' Deployments have the image.
+async fn with_image<'a>(stage: &Stage, caches: &[&'a str], wanted: &str) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for cache in caches {
+        if image(&deployment(stage, cache).await) == wanted {
+            found.push(*cache);
+        }
+    }
+    found
+}
+
+async fn reason(stage: &Stage, cache: &str) -> String {
+    stage.condition(cache, "RolledOut").await.1
+}
+
+/// Says what a kubelet would, of a pod with this image.
+async fn run_pod(stage: &Stage, cache: &str, image: &str, address: &str) {
+    let is_it =
+        |pod: &DynamicObject| pod.labels()["app.kubernetes.io/instance"] == cache && pod.data["spec"]["containers"][0]["image"] == image;
+    let pod = async || stage.list("Pod").await.into_iter().find(is_it).map(|pod| pod.name_any());
+    stage.eventually(&format!("a pod of {cache} with {image}"), async || pod().await.is_some()).await;
+    make_ready(stage, &pod().await.unwrap(), address).await;
+}
+
+/// Caches that serve, each with its proxy, under an operator of the old image.
+async fn serving(stage: &Stage, new: &NewOperator, caches: &[(&str, &str)]) -> Vec<Proxy> {
+    let operator = new.clone().with(&["--proxy-image", OLD]).start("pod-old");
+    let mut proxies = Vec::new();
+    for (cache, address) in caches {
+        stage.cache(cache, &on_no_node(without_names())).await;
+        await_children(stage, cache).await;
+        run_pod(stage, cache, OLD, address).await;
+        proxies.push(Proxy::start(stage, cache, address).await);
+    }
+    for (cache, _) in caches {
+        stage.eventually("it serves", async || stage.condition(cache, "ConfigurationApplied").await.0 == "True").await;
+        stage.eventually("it is rolled out", async || stage.condition(cache, "RolledOut").await.0 == "True").await;
+    }
+    operator.signal("TERM");
+    operator.ended();
+    proxies
+}
+
+fn is_available(deployment: &DynamicObject) -> bool {
+    deployment.data["status"]["availableReplicas"] != Value::Null
+}
+
+async fn versions(stage: &Stage, caches: &[&str]) -> Vec<String> {
+    let mut versions = Vec::new();
+    for cache in caches {
+        versions.extend(super::all_versions(stage, cache).await);
+        versions.push(stage.get("GoModuleCache", cache).await.unwrap().resource_version().unwrap());
+    }
+    versions
+}
+
+#[tokio::test]
+async fn a_new_image_stops_at_the_first_cache_that_does_not_become_ready_until_a_better_one_comes() {
+    let Some(stage) = stage_alone("rollouts").await else { return };
+    let _stopped = stage.without_the_operator().await;
+    let new = operator(&stage).await;
+    let caches = ["ash", "bay", "box"];
+    let addresses = [("ash", "127.77.20.1"), ("bay", "127.77.20.2"), ("box", "127.77.20.3")];
+    let _proxies = serving(&stage, &new, &[addresses[0], addresses[1], addresses[2], ("elm", "127.77.20.4"), ("fir", "127.77.20.5")]).await;
+    let mut paused = on_no_node(without_names());
+    paused["paused"] = json!(true);
+    stage.cache("elm", &paused).await;
+    let mut own = on_no_node(without_names());
+    own["image"] = json!(OLD);
+    stage.cache("fir", &own).await;
+
+    let broken = new.clone().with(&["--proxy-image", BROKEN, "--rollout-deadline", "4s"]).start("pod-broken");
+    stage.eventually("one begins", async || with_image(&stage, &caches, BROKEN).await.len() == 1).await;
+    let first = with_image(&stage, &caches, BROKEN).await[0];
+    let others: Vec<&str> = caches.into_iter().filter(|cache| *cache != first).collect();
+    stage.eventually("another waits", async || reason(&stage, others[0]).await == "WaitingForTurn").await;
+    for (cache, expected) in [(first, "RolloutFailed"), (others[0], "RolloutStopped"), (others[1], "RolloutStopped")] {
+        stage.eventually(&format!("{cache} says {expected}"), async || reason(&stage, cache).await == expected).await;
+    }
+    assert!(stage.condition(others[0], "Available").await.0 == "True", "who waits serves");
+    assert_eq!(stage.status(others[0]).await["effective"]["image"], OLD);
+    let metric = "gomodcache_operator_rollouts{reason=\"RolloutStopped\"}";
+    stage.eventually("the metric says so", async || broken.metric(metric).await == Some(2.0)).await;
+
+    // Neither new caches nor what users change wait for anything, and neither take part.
+    stage.cache("yew", &on_no_node(without_names())).await;
+    await_children(&stage, "yew").await;
+    assert_eq!(image(&deployment(&stage, "yew").await), BROKEN);
+    let mut changed = on_no_node(without_names());
+    changed["podTemplate"]["labels"] = json!({"team": "a"});
+    stage.cache(others[0], &changed).await;
+    let label = async || deployment(&stage, others[0]).await.data["spec"]["template"]["metadata"]["labels"]["team"] == "a";
+    stage.eventually("a change by the user is carried out", label).await;
+    let address = addresses.iter().find(|(cache, _)| *cache == others[0]).unwrap().1;
+    stage.eventually("the old pod is gone", async || !is_available(&deployment(&stage, others[0]).await)).await;
+    run_pod(&stage, others[0], OLD, address).await;
+    assert_eq!(with_image(&stage, &["elm", "fir", others[0], others[1]], OLD).await.len(), 4);
+    assert_eq!((reason(&stage, "fir").await.as_str(), reason(&stage, "elm").await.as_str()), ("Current", "Paused"));
+
+    // A new leader knows all of it, and has nothing to write.
+    for cache in &caches {
+        stage.settle(cache).await;
+    }
+    let before = versions(&stage, &caches).await;
+    broken.signal("KILL");
+    broken.ended();
+    let again = new.clone().with(&["--proxy-image", BROKEN, "--rollout-deadline", "4s"]).start("pod-again");
+    stage.eventually("it leads", async || stage.leader().await == "pod-again").await;
+    stage.eventually("it knows what stopped", async || again.metric(metric).await == Some(2.0)).await;
+    assert_eq!(versions(&stage, &caches).await, before);
+    again.signal("TERM");
+    again.ended();
+
+    // The one that failed gets the better image at once, and has to prove it before the others follow.
+    let _good = new.with(&["--proxy-image", GOOD]).start("pod-good");
+    stage.eventually("the failed one is first", async || with_image(&stage, &caches, GOOD).await == [first]).await;
+    let mut done = Vec::new();
+    while done.len() < caches.len() {
+        let next = async || with_image(&stage, &caches, GOOD).await.into_iter().find(|cache| !done.contains(cache));
+        stage.eventually("another begins", async || next().await.is_some()).await;
+        let cache = next().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(with_image(&stage, &caches, GOOD).await.len(), done.len() + 1, "one at a time");
+        run_pod(&stage, cache, GOOD, addresses.iter().find(|(name, _)| *name == cache).unwrap().1).await;
+        stage.eventually("it is rolled out", async || reason(&stage, cache).await == "Current").await;
+        done.push(cache);
+    }
+    assert_eq!(done[0], first);
+    for cache in caches {
+        assert!(!deployment(&stage, cache).await.labels().contains_key("gomodcache.io/rolling-since"), "{cache} still has its turn");
+        stage.eventually("nothing is stopped", async || stage.status(cache).await["effective"]["image"] == GOOD).await;
+    }
+}
