@@ -110,7 +110,6 @@ fn in_one_namespace_the_operator_may_do_what_it_may_in_all_but_for_what_is_beyon
     assert!(one.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("ClusterRole")));
     let beyond = [
         "delete /configmaps",
-        "get storage.k8s.io/storageclasses",
         "list /namespaces",
         "list storage.k8s.io/storageclasses",
         "watch /namespaces",
