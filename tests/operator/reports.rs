@@ -120,7 +120,7 @@ async fn what_its_own_pod_says_becomes_conditions_with_what_to_do() {
 
     proxy.answers(says(json!({"config": "other", "configVersions": [7]})).await);
     let message = await_reason(&stage, "ilex", APPLIED, "ConfigVersionUnsupported").await;
-    assert!(message.contains("does not read version 1 of the configuration"), "{message}");
+    assert!(message.contains("reads no version of the configuration that this operator writes (1)"), "{message}");
 
     // One pod, one report: everything that it may complain of. Pending, so that it is asked again soon.
     let lagging = |mut changes: Value| {

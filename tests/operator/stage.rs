@@ -80,7 +80,9 @@ async fn open(name: &str, share: Share) -> Option<Stage> {
 }
 
 /// Where the operator under test logs to.
-const LOG: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/operator-under-test.log");
+fn log_file() -> String {
+    format!("{}/operator-under-test-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id())
+}
 
 /// Under the account and role that are shipped. The operator stops when this process ends: its shell waits for the end of
 /// a pipe that this process holds, and then removes what belongs to no test's namespace. A line in the pipe is a signal: after
@@ -108,7 +110,7 @@ async fn start_operator(client: &Client) -> Operator {
         .envs(SHORT_LEASE)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(LOG).unwrap())
+        .stderr(std::fs::File::create(log_file()).unwrap())
         .spawn()
         .expect("the operator starts");
     Operator { process: Mutex::new(process), account, name_server }
@@ -235,7 +237,7 @@ impl Stage {
 
     /// What the operator has logged.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(LOG).unwrap()
+        std::fs::read_to_string(log_file()).unwrap()
     }
 
     pub(crate) async fn get(&self, kind: &str, name: &str) -> Option<DynamicObject> {
