@@ -108,12 +108,7 @@ fn in_one_namespace_the_operator_may_do_what_it_may_in_all_but_for_what_is_beyon
     let in_all = granted(&all, "ClusterRole", "gomodcache-operator");
     let in_one = granted(&one, "Role", "gomodcache-operator-caches");
     assert!(one.iter().all(|object| !object["kind"].as_str().unwrap().starts_with("ClusterRole")));
-    let beyond = [
-        "delete /configmaps",
-        "list /namespaces",
-        "list storage.k8s.io/storageclasses",
-        "watch /namespaces",
-    ];
+    let beyond = ["delete /configmaps", "list /namespaces", "list storage.k8s.io/storageclasses", "watch /namespaces"];
     assert_eq!(in_all.difference(&in_one).collect::<Vec<_>>(), beyond);
     assert_eq!(in_one.difference(&in_all).collect::<Vec<_>>(), Vec::<&String>::new());
 }
