@@ -129,6 +129,8 @@ struct Context {
     admin_namespaces: Vec<String>,
     /// For caches that ask the API server and write.
     places: Semaphore,
+    /// The process is to end.
+    ending: CancellationToken,
     pace: pace::Pace,
 }
 
@@ -145,7 +147,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One reconcile; says when to look again, or `None` to wait for a change.
 async fn reconcile(context: &Context, cache: &GoModuleCache) -> Result<Option<Duration>, ReconcileError> {
-    let listed = context.memory.watched.children_listed().await;
+    // At the end of a term nothing will be listed any more.
+    let Some(listed) = context.ending.run_until_cancelled(context.memory.watched.children_listed()).await else { return Ok(None) };
     // The first look of a term asks, as all do that write; after a start it is everybody's turn.
     let is_first = !context.egress.is_seeded(cache.meta().uid.as_deref().unwrap_or_default());
     let place = if is_first { Some(context.places.acquire().await) } else { None };
@@ -201,7 +204,7 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
         let asking = memory.watched.asking(&namespace, &valid.names.cache).await.ok_or(ReconcileError::Unlisted("namespaces"))?;
         (asking.into_iter().filter(|namespace| listed.contains(namespace)).collect(), Vec::new())
     };
-    if !memory.watched.deployments.listed().await {
+    if !memory.watched.deployments.is_listed() {
         return Err(ReconcileError::Unlisted("deployments"));
     }
     let Some((image, turn)) = rollouts.begin(view, metrics, &valid).await? else { return Ok(None) };

@@ -102,7 +102,7 @@ impl Office {
             if shutdown.run_until_cancelled(begin).await.is_none() {
                 return Ok(true);
             }
-            let term = controller::term(self.context()?, self.health.clone(), shutdown.clone());
+            let term = controller::term(self.context(shutdown)?, self.health.clone(), shutdown.clone());
             let outcome = tokio::select! {
                 biased;
                 () = self.leadership.lost() => Some("another operator leads, or the API server can't be reached"),
@@ -124,7 +124,7 @@ impl Office {
     }
 
     /// Each term begins with what lies in the cluster: what this process remembers, another may have changed since.
-    fn context(&self) -> Result<Context, Error> {
+    fn context(&self, ending: &CancellationToken) -> Result<Context, Error> {
         let Self { client, metrics, defaults, settings, namespace, pod, .. } = self;
         let pace = Pace::new(settings.longest_period);
         let egress = Egress::new(Resolver::new(&settings.name_servers)?, pace);
@@ -137,6 +137,7 @@ impl Office {
             reports: Reports::new(pace)?,
             rollouts: Rollouts::new(settings.rollouts),
             places: Semaphore::new(AT_ONCE),
+            ending: ending.clone(),
             pace,
             defaults: defaults.clone(),
             settings: settings.clone(),

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodCondition, PodStatus, Service, ServiceAccount};
@@ -87,6 +87,11 @@ where
     pub(crate) async fn listed(&self) -> bool {
         matches!(tokio::time::timeout(LISTED, self.seen.wait_until_ready()).await, Ok(Ok(())))
     }
+
+    /// The same without a wait.
+    pub(crate) fn is_listed(&self) -> bool {
+        matches!(self.seen.wait_until_ready().now_or_never(), Some(Ok(())))
+    }
 }
 
 impl Watched {
@@ -101,18 +106,21 @@ impl Watched {
         self.namespaces.watch(Api::all(client.clone()), ENV_FROM, |_| ()).default_backoff()
     }
 
-    /// Whether all kinds of children were listed; waits a moment for it.
+    /// Whether all kinds of children were listed; waits a moment for it, and for the pods, which a reconcile does not depend on.
     pub(crate) async fn children_listed(&self) -> bool {
-        let Self { accounts, config_maps, services, deployments, policies, budgets, claims, pods: _, namespaces: _ } = self;
-        let all = futures::join!(
-            accounts.listed(),
-            config_maps.listed(),
-            services.listed(),
-            deployments.listed(),
-            policies.listed(),
-            budgets.listed(),
-            claims.listed()
-        );
+        let Self { accounts, config_maps, services, deployments, policies, budgets, claims, pods, namespaces: _ } = self;
+        let children = async {
+            futures::join!(
+                accounts.listed(),
+                config_maps.listed(),
+                services.listed(),
+                deployments.listed(),
+                policies.listed(),
+                budgets.listed(),
+                claims.listed()
+            )
+        };
+        let (all, _pods) = futures::join!(children, pods.listed());
         all == (true, true, true, true, true, true, true)
     }
 

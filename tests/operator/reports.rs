@@ -58,7 +58,7 @@ async fn a_change_is_applied_when_the_running_proxy_says_so_and_a_lagging_pod_is
     proxy.refresh(&stage, "gum").await;
     await_reason(&stage, "gum", APPLIED, "Applied").await;
     assert!(proxy.log().contains("configuration reloaded"));
-    assert_eq!(stage.status("gum").await["conditions"].as_array().unwrap().len(), 6);
+    assert_eq!(stage.status("gum").await["conditions"].as_array().unwrap().len(), 7);
 
     // And then nothing more is written.
     stage.settle("gum").await;

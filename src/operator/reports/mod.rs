@@ -159,7 +159,7 @@ impl Reports {
     ) -> Result<Survey, kube::Error> {
         let (Some(deployment), Some((wanted, token))) = (&applied.deployment, wanted(applied)) else { return Ok(Survey::default()) };
         let pods = &view.memory.watched.pods;
-        if !pods.listed().await {
+        if !pods.is_listed() {
             return Ok(Survey { unlisted: true, ..Survey::default() });
         }
         let own = self.replica_sets.own_pods(view.client, &pods.seen, deployment, REFRESH).await?;
