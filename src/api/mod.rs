@@ -1,9 +1,11 @@
 //! What a user writes and reads: the `GoModuleCache` resource. No I/O.
 
+pub mod clients;
 pub mod network;
 pub mod spec;
 pub mod status;
 
+pub use clients::*;
 pub use network::*;
 pub use spec::*;
 pub use status::*;

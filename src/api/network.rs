@@ -1,11 +1,45 @@
-//! How upstreams are reached: an HTTP proxy on the way, and how long they may be silent.
+//! Who may reach the cache, and how it reaches its upstreams: an HTTP proxy on the way, and how long they may be silent.
 
 #![allow(unreachable_pub, reason = "the schema derive emits a private copy of each type")]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::spec::SecretRef;
+
+/// Who may reach the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Network {
+    /// The module port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Ingress>,
+    /// An HTTP proxy between the cache and its upstreams.
+    #[serde(default, rename = "httpProxy", skip_serializing_if = "Option::is_none")]
+    pub http_proxy: Option<HttpProxy>,
+}
+
+/// Peers of the module port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Ingress {
+    /// Default: the pods of this namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub from: Vec<Peer>,
+}
+
+/// One peer; both selectors together mean both must match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.namespaceSelector) || has(self.podSelector)").message("set namespaceSelector, podSelector or both"))]
+pub struct Peer {
+    /// Namespaces; absent means this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Pods; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+}
 
 /// An HTTP proxy. It resolves the upstreams' names, so that the cache's egress is open to the proxy alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

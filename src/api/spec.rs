@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::GoModuleCacheStatus;
-use super::network::{HttpProxy, Timeouts};
+use super::clients::Clients;
+use super::network::{Network, Timeouts};
 
 /// A caching GOPROXY with a volume, a Service and a closed egress.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -318,74 +318,6 @@ pub enum DeletionPolicy {
     Retain,
     /// It goes too.
     Delete,
-}
-
-/// Who may reach the cache.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Network {
-    /// The module port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ingress: Option<Ingress>,
-    /// An HTTP proxy between the cache and its upstreams.
-    #[serde(default, rename = "httpProxy", skip_serializing_if = "Option::is_none")]
-    pub http_proxy: Option<HttpProxy>,
-}
-
-/// Peers of the module port.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Ingress {
-    /// Default: the pods of this namespace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub from: Vec<Peer>,
-}
-
-/// One peer; both selectors together mean both must match.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.namespaceSelector) || has(self.podSelector)").message("set namespaceSelector, podSelector or both"))]
-pub struct Peer {
-    /// Namespaces; absent means this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace_selector: Option<LabelSelector>,
-    /// Pods; absent means all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_selector: Option<LabelSelector>,
-}
-
-/// The environment that clients take from the ConfigMap `<cache>-env`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Clients {
-    /// Where the ConfigMap lies besides this namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub publish_to: Option<PublishTo>,
-    /// Where clients look for what the cache does not give them.
-    #[serde(default)]
-    pub fallback: ClientFallback,
-}
-
-/// Other namespaces.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct PublishTo {
-    /// Each must ask for it, by the label gomodcache.io/env-from with the value `<namespace of the cache>.<name of the cache>`;
-    /// its pods may then reach the cache.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
-    #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("publishTo.namespaces holds names of namespaces, without patterns"))]
-    pub namespaces: Vec<String>,
-}
-
-/// Where clients look for what the cache does not give them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub enum ClientFallback {
-    /// Nowhere.
-    #[default]
-    None,
-    /// In version control, when the cache says that there is no such module or version: GOPROXY=<url>,direct.
-    DirectOnNotFound,
-    /// In version control, after any error of the cache: GOPROXY=<url>|direct.
-    DirectOnError,
 }
 
 /// Where the pods run, and with what.
