@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
@@ -52,7 +52,7 @@ const STILL: Duration = Duration::from_secs(150);
 
 /// Watches and reconciles until the token is cancelled and what was under way has ended.
 pub(super) async fn term(context: Context, health: Health, shutdown: CancellationToken) {
-    let (client, scope) = (context.client.clone(), context.settings.scope.clone());
+    let (client, scope, ending) = (context.client.clone(), context.settings.scope.clone(), shutdown.clone());
     let state = Arc::new(Loop { context, failures: Mutex::default() });
     let watched = &state.context.memory.watched;
     let beat = IntervalStream::new(tokio::time::interval(HEARTBEAT_PERIOD)).map(|_| ObjectRef::<Guarded>::new(HEARTBEAT));
@@ -78,6 +78,13 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
         Scope::Namespace(_) => controller,
     };
     let (store, shared) = (controller.store(), Arc::clone(&state));
+    // No reconcile begins before the first list, and after the end of the watches there is none: nothing is to be waited for.
+    let ended_before_the_first_list = async {
+        ending.cancelled().await;
+        if store.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
     let Context { client, metrics, memory, pace, settings, .. } = &shared.context;
     let sweep = async {
         match settings.scope {
@@ -108,6 +115,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
     tokio::select! {
         () = work => {}
         () = listed => {}
+        () = ended_before_the_first_list => {}
         () = sweep => {}
     }
     health.expect_no_beat();
