@@ -99,11 +99,18 @@ async fn a_new_image_stops_at_the_first_cache_that_does_not_become_ready_until_a
     own["image"] = json!(OLD);
     stage.cache("fir", &own).await;
 
-    let broken = new.clone().with(&["--proxy-image", BROKEN, "--rollout-deadline", "4s"]).start("pod-broken");
+    // The first has all the time it wants, so that the others are sure to be seen waiting.
+    let patient = new.clone().with(&["--proxy-image", BROKEN]).start("pod-patient");
     stage.eventually("one begins", async || with_image(&stage, &caches, BROKEN).await.len() == 1).await;
     let first = with_image(&stage, &caches, BROKEN).await[0];
     let others: Vec<&str> = caches.into_iter().filter(|cache| *cache != first).collect();
-    stage.eventually("another waits", async || reason(&stage, others[0]).await == "WaitingForTurn").await;
+    for other in &others {
+        stage.eventually("another waits", async || reason(&stage, other).await == "WaitingForTurn").await;
+    }
+    patient.signal("TERM");
+    patient.ended();
+
+    let broken = new.clone().with(&["--proxy-image", BROKEN, "--rollout-deadline", "4s"]).start("pod-broken");
     for (cache, expected) in [(first, "RolloutFailed"), (others[0], "RolloutStopped"), (others[1], "RolloutStopped")] {
         stage.eventually(&format!("{cache} says {expected}"), async || reason(&stage, cache).await == expected).await;
     }
