@@ -2,7 +2,8 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use flate2::{Crc, Decompress, FlushDecompress, Status};
+use crc32fast::Hasher as Crc;
+use flate2::{Decompress, FlushDecompress, Status};
 use ring::digest::{Context, SHA256};
 
 use super::zip_directory::{Entry, body_offset};
@@ -67,7 +68,7 @@ impl ContentReader {
         if content.bytes != entry.size {
             return Err(corrupt("is shorter than declared"));
         }
-        let crc = content.crc.sum();
+        let crc = content.crc.finalize();
         let crc_matches = if entry.has_descriptor {
             let descriptor_at = body.wrapping_add(entry.packed.cast_signed());
             crc == entry.crc && read_descriptor_crc(zip, descriptor_at)? == Some(entry.crc)
@@ -152,9 +153,7 @@ mod tests {
     }
 
     fn crc(content: &[u8]) -> u32 {
-        let mut crc = Crc::new();
-        crc.update(content);
-        crc.sum()
+        crc32fast::hash(content)
     }
 
     fn deflated(content: &[u8]) -> Vec<u8> {

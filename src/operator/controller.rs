@@ -85,7 +85,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
             std::future::pending::<()>().await;
         }
     };
-    let Context { client, metrics, memory, pace, settings, .. } = &shared.context;
+    let Context { client, metrics, memory, egress, pace, settings, .. } = &shared.context;
     let sweep = async {
         match settings.scope {
             Scope::Cluster => super::sweep::run(client, metrics, &store, &memory.watched, *pace).await,
@@ -107,6 +107,7 @@ pub(super) async fn term(context: Context, health: Health, shutdown: Cancellatio
                 let known = store.state();
                 let statuses = known.iter().filter_map(|cache| cache.0.as_ref().ok()?.status.as_ref());
                 metrics.conditions(known.len(), statuses.flat_map(|status| &status.conditions));
+                metrics.egress(egress.summary(Instant::now()));
             }
             Err(error) => tracing::debug!(%error, "controller"),
             Ok(_) => {}

@@ -1,11 +1,12 @@
 //! What the operator counts.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::egress::Summary;
 use super::rollout::{ROLLED_OUT, ROLLOUT_REASONS};
 
 /// The operator's metrics.
@@ -19,6 +20,8 @@ pub(crate) struct Metrics {
     conditions: IntGaugeVec,
     backing_off: IntGauge,
     rollouts: IntGaugeVec,
+    egress_addresses: IntGauge,
+    egress_oldest_answer: IntGauge,
 }
 
 impl Metrics {
@@ -57,8 +60,26 @@ impl Metrics {
             &["reason"],
         )?;
         registry.register(Box::new(rollouts.clone()))?;
+        let egress_addresses = IntGauge::new("gomodcache_operator_egress_addresses", "Addresses that are open for caches.")?;
+        registry.register(Box::new(egress_addresses.clone()))?;
+        let egress_oldest_answer = IntGauge::new(
+            "gomodcache_operator_egress_oldest_answer_timestamp_seconds",
+            "When the host name was resolved that has waited longest for an answer; 0 without one.",
+        )?;
+        registry.register(Box::new(egress_oldest_answer.clone()))?;
         crate::telemetry::register_process(registry)?;
-        Ok(Self { reconciles, writes, leader, durations, caches, conditions, backing_off, rollouts })
+        Ok(Self {
+            reconciles,
+            writes,
+            leader,
+            durations,
+            caches,
+            conditions,
+            backing_off,
+            rollouts,
+            egress_addresses,
+            egress_oldest_answer,
+        })
     }
 
     /// One reconcile ended.
@@ -103,12 +124,20 @@ impl Metrics {
         }
     }
 
+    /// What is open for all caches together.
+    pub(crate) fn egress(&self, summary: Summary) {
+        self.egress_addresses.set(i64::try_from(summary.addresses).unwrap_or(i64::MAX));
+        let answered = summary.oldest_answer.and_then(|age| SystemTime::now().checked_sub(age)?.duration_since(UNIX_EPOCH).ok());
+        self.egress_oldest_answer.set(answered.and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or_default());
+    }
+
     /// This operator no longer knows of any object.
     pub(crate) fn forget(&self) {
         self.caches.set(0);
         self.conditions.reset();
         self.rollouts.reset();
         self.backing_off.set(0);
+        self.egress(Summary::default());
     }
 
     /// One object was written.

@@ -97,8 +97,9 @@ impl Shared {
             std::mem::swap(&mut state.lines, &mut spare);
             let closed = state.closed;
             drop(state);
-            // A log that nobody can read must not stop the cache.
-            let _nobody_reads = to.write_all(&spare);
+            // Not all at once: a write goes on until its end, whoever waits for the core. A log that nobody can read must not
+            // stop the cache.
+            let _nobody_reads = spare.chunks(ENOUGH).try_for_each(|chunk| to.write_all(chunk));
             spare.clear();
             spare.shrink_to(MAX_BYTES / 16);
             if closed {

@@ -15,7 +15,8 @@ use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
 use crate::config::{
-    ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig, Versions,
+    ADMIN_TOKEN_KEY, CONFIG_DIR, CREDENTIAL_KEY_PREFIX, CREDENTIALS_DIR, Credential, GENERATION_KEY, LookAhead, ProxyConfig, Resolution,
+    Versions,
 };
 use crate::report::{Refused, config_digest, sentence};
 use crate::source::{Chain, Journal, from_environment};
@@ -63,6 +64,8 @@ struct Sources {
     look_ahead: LookAhead,
     policy: Arc<Policy>,
     admin_token: Option<Vec<u8>>,
+    /// How many addresses each pinned host has.
+    pinned: BTreeMap<String, usize>,
     in_use: InUse,
 }
 
@@ -236,6 +239,11 @@ impl Live {
         let InUse { config, credentials } = self.in_use();
         self.lasting.metrics.config_info.reset();
         self.lasting.metrics.config_info.with_label_values(&[config, credentials]).set(1);
+        let addresses = &self.lasting.metrics.egress_addresses;
+        addresses.reset();
+        for (host, count) in &self.sources.load().pinned {
+            addresses.with_label_values(&[host]).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -303,8 +311,16 @@ impl Sources {
             look_ahead: config.look_ahead,
             policy: Arc::new(Policy::new(config)?),
             admin_token,
+            pinned: pinned(&config.resolution),
             in_use: InUse::default(),
         })
+    }
+}
+
+fn pinned(resolution: &Resolution) -> BTreeMap<String, usize> {
+    match resolution {
+        Resolution::System { .. } => BTreeMap::new(),
+        Resolution::Pinned { hosts } => hosts.iter().map(|pin| (pin.host.clone(), pin.addresses.len())).collect(),
     }
 }
 

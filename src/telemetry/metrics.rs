@@ -59,6 +59,8 @@ pub struct Metrics {
     pub reload_failures: IntCounter,
     /// `gomodcache_config_info{config,credentials}`: 1 for the generation in use.
     pub config_info: IntGaugeVec,
+    /// `gomodcache_egress_addresses{host}`: of a proxy whose hosts are pinned.
+    pub egress_addresses: IntGaugeVec,
 }
 
 impl Metrics {
@@ -148,6 +150,7 @@ impl Metrics {
             upstream_bytes: counters("gomodcache_upstream_bytes_total", "Bytes of bodies received from upstreams.", &["host"])?,
             reload_failures: counter("gomodcache_config_reload_failures_total", "Configurations that were refused.")?,
             config_info: gauges("gomodcache_config_info", "The configuration and credentials in use.", &["config", "credentials"])?,
+            egress_addresses: gauges("gomodcache_egress_addresses", "Addresses that may be dialled, by host.", &["host"])?,
             registry,
         })
     }

@@ -9,7 +9,7 @@ pub(crate) const UPSTREAMS: [&str; 4] = ["--goproxy", "https://modules.corp.exam
 
 /// So that an operator that was killed is soon replaced.
 pub(crate) const SHORT_LEASE: [(&str, &str); 3] =
-    [("GOMODCACHE_LEASE_DURATION", "3s"), ("GOMODCACHE_RENEW_DEADLINE", "2s"), ("GOMODCACHE_RETRY_PERIOD", "300ms")];
+    [("GOMODCACHE_LEASE_DURATION", "4s"), ("GOMODCACHE_RENEW_DEADLINE", "3s"), ("GOMODCACHE_RETRY_PERIOD", "300ms")];
 
 /// How to run one.
 #[derive(Clone)]

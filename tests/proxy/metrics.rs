@@ -1,11 +1,12 @@
 //! What `/metrics` says, held against `docs/metrics.md`.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gomodcache::config::{LookAhead, ProxyConfig};
+use gomodcache::config::{LookAhead, PinnedHost, ProxyConfig, Resolution};
 
 use crate::stage::{Stage, client, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest};
@@ -44,10 +45,16 @@ fn naming(upstream: &Upstream, credential: &str) -> ProxyConfig {
 #[tokio::test]
 async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let upstream = Upstream::start(honest).await;
-    let config = ProxyConfig { look_ahead: LookAhead::All, ..naming(&upstream, "corp") };
+    let pin = |host: &str, last: &[u8]| PinnedHost {
+        host: host.to_owned(),
+        addresses: last.iter().map(|i| IpAddr::from([127, 0, 0, *i])).collect(),
+    };
+    let resolution = Resolution::Pinned { hosts: vec![pin("127.0.0.1", &[1]), pin("corp.example", &[7, 8])] };
+    let config = ProxyConfig { look_ahead: LookAhead::All, resolution, ..naming(&upstream, "corp") };
     let stage = Stage::prepared(&config, |folder| with_token(folder, "corp", &token(r#"{"exp":1900000000}"#))).await;
     stage.tea("v1.0.0.zip").await;
     stage.kept("corp.example/!tea/@v/v1.0.0.info").await;
+    assert_eq!(stage.metric("gomodcache_egress_addresses", &["host=\"corp.example\""]).await, 2.0);
     assert_eq!(names(&stage).await, documented("A cache"));
     let written: BTreeSet<String> =
         OPERATOR.split('"').filter(|text| text.starts_with("gomodcache_operator_")).map(str::to_owned).collect();

@@ -41,6 +41,15 @@ pub(crate) struct Resolved {
     pub next: Option<Duration>,
 }
 
+/// What is open for all caches together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Addresses in configurations.
+    pub addresses: usize,
+    /// How long ago the name was answered that waits longest.
+    pub oldest_answer: Option<Duration>,
+}
+
 /// The windows of all caches, by their UIDs: one tenant's seed must not open another's egress.
 pub(crate) struct Egress {
     resolver: Resolver,
@@ -83,6 +92,18 @@ impl Egress {
         let now = Instant::now();
         Self::begin(&mut self.lock(), cache_uid, now);
         collect(windows.into_iter(), now)
+    }
+
+    /// Of the hosts that caches name now: each of them was looked at within the time for two answers.
+    pub(crate) fn summary(&self, now: Instant) -> Summary {
+        let all = self.lock();
+        let is_named = |used: Instant| now.saturating_duration_since(used) <= MAX_REFRESH * 2;
+        let hosts = || all.values().flat_map(|windows| windows.hosts.values());
+        let windows = || hosts().filter(|(_, used)| is_named(*used)).map(|(window, _)| window);
+        Summary {
+            addresses: windows().map(|window| window.addresses().len()).sum(),
+            oldest_answer: windows().map(|window| now.saturating_duration_since(window.answered_at())).max(),
+        }
     }
 
     async fn refresh(&self, cache_uid: &str, host: &str, seed: &[PinnedHost]) -> Window {
@@ -147,6 +168,23 @@ fn collect<'a>(windows: impl Iterator<Item = (&'a String, &'a Need, Window)>, no
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_summary_forgets_a_host_that_no_cache_names_any_more() {
+        let egress = Egress::new(Resolver::new(&["127.0.0.1:9".parse().unwrap()]).unwrap(), Pace::new(None));
+        let start = Instant::now();
+        let (old, young) = (start, start + Duration::from_secs(90));
+        for (host, answered, addresses) in
+            [("a.example", old, vec![[203, 0, 113, 1], [203, 0, 113, 2]]), ("b.example", young, vec![[203, 0, 113, 3]])]
+        {
+            let window = Window::seeded(addresses.into_iter().map(IpAddr::from), answered);
+            Egress::begin(&mut egress.lock(), "uid", answered).hosts.insert(host.to_owned(), (window, answered));
+        }
+        let both = Summary { addresses: 3, oldest_answer: Some(Duration::from_secs(100)) };
+        assert_eq!(egress.summary(start + Duration::from_secs(100)), both);
+        let one = Summary { addresses: 1, oldest_answer: Some(Duration::from_secs(60)) };
+        assert_eq!(egress.summary(start + Duration::from_secs(150)), one);
+    }
 
     #[test]
     fn private_addresses_are_dropped_unless_internal() {

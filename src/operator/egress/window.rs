@@ -56,6 +56,12 @@ impl Window {
         self.refresh_at <= now
     }
 
+    /// When the last answer came; before the first one, when it was asked for first.
+    #[must_use]
+    pub(crate) fn answered_at(&self) -> Instant {
+        self.answered_at
+    }
+
     /// When it should be.
     #[must_use]
     pub(crate) fn refresh_at(&self) -> Instant {
