@@ -166,6 +166,7 @@ fn collect<'a>(windows: impl Iterator<Item = (&'a String, &'a Need, Window)>, no
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
