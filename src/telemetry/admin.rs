@@ -84,3 +84,30 @@ async fn metrics(State((registry, _)): State<(Registry, Health)>) -> impl IntoRe
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_does_not_say_that_it_lives_is_dead_until_it_does_or_ends() {
+        let (health, shutdown) = (Health::default(), CancellationToken::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/livez", listener.local_addr().unwrap());
+        let server = tokio::spawn(serve_admin(listener, Registry::new(), health.clone(), Router::new(), shutdown.clone()));
+        let live = async || reqwest::get(&url).await.unwrap().status().as_u16();
+        assert_eq!(live().await, 200, "nothing was promised yet");
+        health.expect_beat(Duration::from_secs(60));
+        assert_eq!(live().await, 200);
+        health.expect_beat(Duration::ZERO);
+        assert_eq!(live().await, 503);
+        health.expect_beat(Duration::from_secs(60));
+        assert_eq!(live().await, 200);
+        health.expect_beat(Duration::ZERO);
+        health.expect_no_beat();
+        assert_eq!(live().await, 200, "what waits for something outside is not dead");
+        shutdown.cancel();
+        server.await.unwrap().unwrap();
+    }
+}
