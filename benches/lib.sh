@@ -16,7 +16,10 @@ fresh_volume() {
   [ "$(id -u)" = 0 ] || { chmod -R u+w "$work/volume"; rm -rf "$work/volume"; mkdir "$work/volume"; return; }
   umount "$work/volume" 2>/dev/null || true
   rm -f "$work/volume.img"; truncate -s 8G "$work/volume.img"
-  mkfs.ext4 -q "$work/volume.img"; mount -o loop "$work/volume.img" "$work/volume"
+  mkfs.ext4 -q "$work/volume.img"
+  # Past the page cache of the file system below, which a cluster's volume does not have; the device goes with the mount.
+  local device; device=$(losetup --direct-io=on --find --show "$work/volume.img")
+  mount "$device" "$work/volume"; losetup --detach "$device"
 }
 release() { # builds, and prints, the binary; BINARY: one that is built already
   [ -n "${BINARY:-}" ] || cargo build --locked -q --release
