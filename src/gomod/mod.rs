@@ -25,6 +25,7 @@ mod unicode_tables;
 mod zip_content;
 mod zip_directory;
 mod zip_fields;
+mod zip_package;
 mod zip_rules;
 
 pub use dirhash::{hash_go_mod, hash_zip};
@@ -43,4 +44,5 @@ pub use request::{Request, SumdbPath};
 pub use tile::{GO_TILE_HEIGHT, MAX_TILE_HEIGHT, Tile, TileLevel, TilePathError};
 pub use tile_plan::{PrefixPlan, RecordPlan, TileError};
 pub use tlog::{HASH_BYTES, Hash, MAX_RECORDS, Node, ProofError, Tree, check_record, check_tree, tree_hash, tree_nodes};
+pub use zip_package::{modules_above, zip_has_folder};
 pub use zip_rules::{MAX_GO_MOD_BYTES, MAX_ZIP_BYTES, ZipError, check_module};

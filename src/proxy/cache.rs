@@ -97,10 +97,15 @@ impl Cache {
 
     /// Answers a request from disk or from upstream, whatever the policy says.
     pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
-        match &**request {
+        let (answer, outcome) = match &**request {
             Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
             _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request)).await,
             _ => self.answer_mutable(request).await,
+        };
+        let Answer::Error(error) = &answer else { return (answer, outcome) };
+        match self.known_package(request, error).await {
+            Some(absent) => (Answer::Error(absent), Outcome::NotFound),
+            None => (answer, outcome),
         }
     }
 

@@ -15,6 +15,7 @@ mod live;
 mod look_ahead;
 mod memory;
 mod mutable;
+mod packages;
 mod policy;
 mod relay;
 mod report;

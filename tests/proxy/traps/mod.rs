@@ -22,6 +22,7 @@
 //! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
 //! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
 //! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
+//! | the prefixes of a package's path are asked for as modules | `packages::a_package_of_a_cached_module_is_no_module_…` |
 //! | an empty 200 list makes the client ask `@latest` | `lists::an_empty_list_is_a_200_…` |
 //! | another database: 404, no outbound call | `sumdb::another_database_is_404_…` |
 //! | the database's name may hold slashes | `sumdb::supported_is_answered_here_…` |
@@ -61,6 +62,7 @@ mod changes;
 mod disk;
 mod files;
 pub(crate) mod lists;
+mod packages;
 mod paths;
 mod redirects;
 mod sumdb;
