@@ -7,6 +7,7 @@ use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::reports::{self, Survey};
+use super::unavailable;
 
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
 pub(crate) type Verdict = (bool, &'static str, String);
@@ -103,7 +104,7 @@ pub(crate) fn egress(resolved: &Resolved) -> Verdict {
 
 /// Whether a pod serves.
 #[must_use]
-pub(crate) fn available(applied: &Applied) -> Verdict {
+pub(crate) fn available(applied: &Applied, survey: &Survey) -> Verdict {
     if !applied.conflicts.is_empty() {
         let message =
             format!("not ours and left alone: {}; rename or delete what is in the way, or rename this cache", applied.conflicts.join(", "));
@@ -114,7 +115,7 @@ pub(crate) fn available(applied: &Applied) -> Verdict {
     }
     let status = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     match status.and_then(|s| s.available_replicas).unwrap_or(0) {
-        0 => (false, "NoPodAvailable", "no pod is available yet: see the pods of the Deployment".to_owned()),
+        0 => unavailable::why(applied, &survey.made),
         count => (true, "PodsAvailable", format!("{count} pod(s) available")),
     }
 }

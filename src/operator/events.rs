@@ -22,7 +22,7 @@ const REFILL: Duration = Duration::from_secs(300);
 /// Objects that are remembered.
 const LIMIT: usize = 20_000;
 /// Reasons for which a new cache just needs time.
-const PROGRESS: [&str; 5] = ["NoPodAvailable", "NoPodReady", "Pending", "Provisioning", NOT_IN_NAMESPACE_MODE];
+const PROGRESS: [&str; 6] = ["NoPodAvailable", "NoPodReady", "Pending", "PodUnschedulable", "Provisioning", NOT_IN_NAMESPACE_MODE];
 
 /// Tells of transitions.
 pub(crate) struct Events {

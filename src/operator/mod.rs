@@ -25,6 +25,7 @@ mod rollout;
 mod run;
 mod scope;
 mod sweep;
+mod unavailable;
 mod update_status;
 mod validate;
 mod view;

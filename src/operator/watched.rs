@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::{FutureExt, Stream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodCondition, PodStatus, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ContainerStatus, Namespace, PersistentVolumeClaim, Pod, PodSpec, PodStatus, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::store::Writer;
@@ -34,7 +36,7 @@ pub(crate) struct Watched {
     pub policies: Followed<NetworkPolicy>,
     pub budgets: Followed<PodDisruptionBudget>,
     pub claims: Followed<PersistentVolumeClaim>,
-    /// With little more than their owners and addresses.
+    /// With little more than their owners, their places and what is said of them.
     pub pods: Followed<Pod>,
     /// Those that ask for the clients' environment of some cache.
     pub namespaces: Followed<Namespace>,
@@ -134,15 +136,28 @@ impl Watched {
     }
 }
 
-/// Thousands of pods are kept, and little of them is of use.
-fn forget_the_rest(pod: &mut Pod) {
-    pod.spec = None;
-    if let Some(status) = pod.status.take() {
-        let is_ready = |condition: &PodCondition| condition.type_ == "Ready";
-        pod.status = Some(PodStatus {
-            pod_ip: status.pod_ip,
-            conditions: status.conditions.map(|all| all.into_iter().filter(is_ready).collect()),
-            ..PodStatus::default()
-        });
-    }
+/// Thousands of pods are kept, and little of them is of use: where a pod is, and what is said of it, mostly without the words,
+/// which change with every try.
+pub(crate) fn forget_the_rest(pod: &mut Pod) {
+    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+    let Some(status) = pod.status.take() else { return };
+    let conditions = status.conditions.into_iter().flatten().filter(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+    let containers = status.container_statuses.into_iter().flatten().map(|container| ContainerStatus {
+        image: container.image,
+        name: container.name,
+        state: container.state,
+        last_state: container.last_state,
+        ..ContainerStatus::default()
+    });
+    pod.status = Some(PodStatus {
+        pod_ip: status.pod_ip,
+        phase: status.phase,
+        reason: status.reason,
+        conditions: Some(conditions.collect()),
+        container_statuses: Some(containers.collect()),
+        ..PodStatus::default()
+    });
 }
+
+/// The conditions of pods that are of use.
+const CONDITIONS: [&str; 4] = ["Ready", "ContainersReady", "PodScheduled", "DisruptionTarget"];

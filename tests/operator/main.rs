@@ -33,6 +33,7 @@ mod rollouts;
 mod stage;
 mod storage;
 mod told;
+mod unavailable;
 mod undecodable;
 mod walks;
 

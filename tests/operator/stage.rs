@@ -146,6 +146,7 @@ fn resource(kind: &str) -> (ApiResource, bool) {
         "Service" => ("", "v1", "services", true),
         "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims", true),
         "Namespace" => ("", "v1", "namespaces", false),
+        "Node" => ("", "v1", "nodes", false),
         "Deployment" => ("apps", "v1", "deployments", true),
         "NetworkPolicy" => ("networking.k8s.io", "v1", "networkpolicies", true),
         "StorageClass" => ("storage.k8s.io", "v1", "storageclasses", false),

@@ -8,7 +8,7 @@ mod pods;
 mod verdict;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -25,7 +25,7 @@ use super::view::View;
 use crate::config::{ADMIN_TOKEN_KEY, GENERATION_KEY, version_of};
 use crate::report::{ProxyReport, config_digest};
 use ask::{AskError, Asker};
-use pods::{OwnPod, ReplicaSets};
+use pods::{OwnPod, ReplicaSets, own_pod};
 pub(crate) use verdict::{APPLIED, configuration, credentials, egress, is_known_to_lag, states, storage};
 
 /// The annotation whose change makes the kubelet refresh a pod's mounts within a second, where it would take up to 80 s.
@@ -71,6 +71,8 @@ pub(crate) struct Survey {
     pub(crate) wanted: Wanted,
     /// The ready ones, by name.
     pods: Vec<Seen>,
+    /// All that the Deployment made, ready or not, by name.
+    pub(crate) made: Vec<Arc<Pod>>,
     /// The pods could not be listed yet.
     unlisted: bool,
     /// For how long this has been wanted, as far as this process knows.
@@ -162,7 +164,8 @@ impl Reports {
         if !pods.is_listed() {
             return Ok(Survey { unlisted: true, ..Survey::default() });
         }
-        let own = self.replica_sets.own_pods(view.client, &pods.seen, deployment, REFRESH).await?;
+        let made = self.replica_sets.own_pods(view.client, &pods.seen, deployment).await?;
+        let own: Vec<OwnPod> = made.iter().filter_map(|pod| own_pod(pod, REFRESH)).collect();
         let (since, known) = self.begin(cache_uid, &wanted, &own);
         let paces =
             Paces { has_it: self.pace.of(IDLE), lags: self.pace.of(if since.elapsed() < PATIENCE { PENDING } else { PATIENCE / 8 }) };
@@ -194,7 +197,7 @@ impl Reports {
         let next = answers.iter().map(|known| known.due_in(&wanted, paces)).min();
         let seen = own.iter().zip(&answers).map(|(pod, known)| Seen { name: pod.name.clone(), answer: known.answer.clone() }).collect();
         self.end(cache_uid, own.into_iter().map(|pod| pod.uid).zip(answers).collect());
-        let survey = Survey { wanted, pods: seen, unlisted: false, age: since.elapsed(), next, wants_refresh };
+        let survey = Survey { wanted, pods: seen, made, unlisted: false, age: since.elapsed(), next, wants_refresh };
         tracing::debug!(cache_uid, pods = survey.pods.len(), all_have_it, "surveyed");
         Ok(survey)
     }

@@ -18,11 +18,11 @@ use crate::operator::build::INSTANCE;
 const MAX_LOOKUPS: usize = 4;
 /// How many ReplicaSets are remembered.
 const MAX_KNOWN: usize = 16_384;
-/// For how long a ReplicaSet is known to belong to a Deployment, and for how long it is known not to: it may be adopted.
+/// For how long at least a ReplicaSet is known to belong to a Deployment, and for how long it is known not to: it may be adopted.
 const OURS_LASTS: Duration = Duration::from_secs(600);
 const FOREIGN_LASTS: Duration = Duration::from_secs(30);
 
-/// A pod of a cache that may be asked.
+/// A ready pod of a cache, that may be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnPod {
     pub uid: String,
@@ -37,22 +37,17 @@ pub(crate) struct OwnPod {
 pub(super) struct ReplicaSets(Mutex<HashMap<String, (Option<String>, Instant)>>);
 
 impl ReplicaSets {
-    /// The ready pods whose chain of controllers ends at this Deployment, by name.
+    /// The pods whose chain of controllers ends at this Deployment, ready or not, by name.
     ///
     /// # Errors
     /// The API server's.
-    pub(super) async fn own_pods(
-        &self,
-        client: &Client,
-        pods: &Store<Pod>,
-        deployment: &Deployment,
-        annotation: &str,
-    ) -> Result<Vec<OwnPod>, kube::Error> {
+    pub(super) async fn own_pods(&self, client: &Client, pods: &Store<Pod>, deployment: &Deployment) -> Result<Vec<Arc<Pod>>, kube::Error> {
         let (Some(namespace), Some(uid)) = (deployment.namespace(), deployment.metadata.uid.as_deref()) else { return Ok(Vec::new()) };
         let instance = deployment.labels().get(INSTANCE);
-        let candidates = pods.state_filter(|pod| {
-            pod.metadata.namespace.as_ref() == Some(&namespace) && pod.labels().get(INSTANCE) == instance && is_ready(pod)
-        });
+        let mut candidates =
+            pods.state_filter(|pod| pod.metadata.namespace.as_ref() == Some(&namespace) && pod.labels().get(INSTANCE) == instance);
+        // Those that can be asked are the ones that others must not crowd out.
+        candidates.sort_by_key(|pod| !is_ready(pod));
         let mut own = Vec::new();
         let mut lookups = 0;
         for pod in candidates {
@@ -70,14 +65,14 @@ impl ReplicaSets {
                     let found = api.get_opt(&owner.name).await?.filter(|set| set.metadata.uid.as_ref() == Some(&owner.uid));
                     let deployment = found.and_then(|set| controller(&set.metadata, "Deployment").map(|owner| owner.uid.clone()));
                     let is_own = deployment.as_deref() == Some(uid);
-                    self.remember(&owner.uid, deployment);
+                    self.remember(&owner.uid, deployment, is_own);
                     is_own
                 }
                 None => false,
             };
-            own.extend(is_own.then(|| own_pod(&pod, annotation)).flatten());
+            own.extend(is_own.then_some(pod));
         }
-        own.sort_by(|a, b| a.name.cmp(&b.name));
+        own.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         Ok(own)
     }
 
@@ -88,13 +83,15 @@ impl ReplicaSets {
         (since.elapsed() < if is_own { OURS_LASTS } else { FOREIGN_LASTS }).then_some(is_own)
     }
 
-    fn remember(&self, replica_set: &str, deployment: Option<String>) {
+    fn remember(&self, replica_set: &str, deployment: Option<String>, is_own: bool) {
+        // Up to twice as long, or all that were looked up after a start would be again at one time.
+        let since = Instant::now() + if is_own { OURS_LASTS.mul_f64(rand::random()) } else { Duration::ZERO };
         let mut sets = self.lock();
         if sets.len() >= MAX_KNOWN {
             sets.retain(|_, (owner, since)| since.elapsed() < if owner.is_some() { OURS_LASTS } else { FOREIGN_LASTS });
         }
         if sets.len() < MAX_KNOWN {
-            sets.insert(replica_set.to_owned(), (deployment, Instant::now()));
+            sets.insert(replica_set.to_owned(), (deployment, since));
         }
     }
 
@@ -114,7 +111,9 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-fn own_pod(pod: &Arc<Pod>, annotation: &str) -> Option<OwnPod> {
+/// What is needed to ask a pod, if it is ready to be asked.
+pub(super) fn own_pod(pod: &Pod, annotation: &str) -> Option<OwnPod> {
+    is_ready(pod).then_some(())?;
     Some(OwnPod {
         uid: pod.metadata.uid.clone()?,
         name: pod.metadata.name.clone()?,
