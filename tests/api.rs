@@ -165,6 +165,12 @@ fn wrong_elsewhere() -> Vec<Row> {
         ("size-negative", "ok", json!({"storage": {"size": "-1Gi"}}), "size must be a positive quantity"),
         ("evict-early", "ok", json!({"storage": {"evictAbovePercent": 5}}), "greater than or equal to 10"),
         ("two-replicas", "ok", json!({"replicas": 2}), "more than one replica needs storage.accessMode ReadWriteMany"),
+        (
+            "two-of-one-pod",
+            "ok",
+            json!({"replicas": 2, "storage": {"accessMode": "ReadWriteOncePod"}}),
+            "more than one replica needs storage.accessMode ReadWriteMany",
+        ),
         ("no-replica", "ok", json!({"replicas": 0}), "greater than or equal to 1"),
         ("access-mode", "ok", json!({"storage": {"accessMode": "ReadOnlyMany"}}), "ReadWriteOnce"),
         ("everybody", "ok", json!({"network": {"ingress": {"from": [{}]}}}), "set namespaceSelector, podSelector or both"),

@@ -295,6 +295,8 @@ pub enum AccessMode {
     /// By one node.
     #[default]
     ReadWriteOnce,
+    /// By one pod. The storage driver must know of it.
+    ReadWriteOncePod,
     /// By many nodes.
     ReadWriteMany,
 }
@@ -305,6 +307,7 @@ impl AccessMode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
             Self::ReadWriteMany => "ReadWriteMany",
         }
     }

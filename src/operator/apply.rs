@@ -72,7 +72,7 @@ pub(crate) async fn apply(
     paused: bool,
     prepared: Prepared,
 ) -> Result<Applied, kube::Error> {
-    let Prepared { account, policy, config, credentials, claim, service, admin, env, published, budget, deployment } = prepared;
+    let Prepared { account, policy, config, credentials, claim, unbound, service, admin, env, published, budget, deployment } = prepared;
     let dry = paused || !view.live;
     let mut step = Step { view, metrics, uid, dry, conflicts: Vec::new(), refused: Vec::new(), pending: Vec::new(), lacking: false };
     let owned = |meta: &ObjectMeta| is_ours(meta, uid);
@@ -80,7 +80,7 @@ pub(crate) async fn apply(
     step.one(&policy, owned).await?;
     let config = step.one(&config, owned).await?;
     let credentials = step.one(&credentials, owned).await?;
-    let claim = step.one(&claim, |meta| may_adopt(meta, cache, uid)).await?;
+    let claim = step.claim(&claim, unbound, |meta| may_adopt(meta, cache, uid)).await?;
     step.one(&service, owned).await?;
     step.one(&admin, owned).await?;
     step.one(&env, owned).await?;
@@ -147,6 +147,30 @@ impl Step<'_> {
             Some(meta) => delete(&api, self.metrics, meta).await,
             None => Ok(()),
         }
+    }
+
+    /// A claim that never had a volume and has other fields than are wanted is deleted first, since they can't be changed. It is
+    /// left alone where just that was applied before: what a webhook makes of every claim, it would make of the next one, too.
+    async fn claim(
+        &mut self,
+        wanted: &PersistentVolumeClaim,
+        unbound: Option<PersistentVolumeClaim>,
+        ours: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<Option<PersistentVolumeClaim>, kube::Error> {
+        if let Some(unbound) = unbound.filter(|unbound| ours(&unbound.metadata)) {
+            let body = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
+            if unbound.metadata.annotations.as_ref().and_then(|all| all.get(APPLIED)) == Some(&digest(&body)) {
+                return Ok(Some(unbound));
+            }
+            if !self.dry {
+                let api = Api::<PersistentVolumeClaim>::namespaced(
+                    self.view.client.clone(),
+                    unbound.metadata.namespace.as_deref().unwrap_or_default(),
+                );
+                delete(&api, self.metrics, &unbound.metadata).await?;
+            }
+        }
+        self.one(wanted, ours).await
     }
 
     async fn one<K: Child>(&mut self, wanted: &K, ours: impl Fn(&ObjectMeta) -> bool) -> Result<Option<K>, kube::Error> {

@@ -7,7 +7,7 @@ use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::reports::{self, Survey};
-use super::unavailable;
+use super::{unavailable, volume};
 
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
 pub(crate) type Verdict = (bool, &'static str, String);
@@ -25,9 +25,9 @@ pub(crate) fn beyond(namespaces: &[String], env: &str) -> Option<Verdict> {
     (!namespaces.is_empty()).then_some((false, NOT_IN_NAMESPACE_MODE, message))
 }
 
-/// Whether the claim can be used.
+/// Whether the claim can be used, with the size of the spec.
 #[must_use]
-pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verdict {
+pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str, size: &str) -> Verdict {
     let Some(claim) = &applied.claim else {
         if let Some(refused) = refused(applied).filter(|_| claim_was_refused(applied)) {
             return refused;
@@ -44,7 +44,7 @@ pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str) -> Verd
     }
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     match (phase, class) {
-        (Some("Bound"), _) => (true, "Bound", format!("PersistentVolumeClaim {name} is bound")),
+        (Some("Bound"), _) => volume::bound(claim, applied, name, size),
         (Some("Lost"), _) => (
             false,
             "VolumeLost",
@@ -123,14 +123,8 @@ pub(crate) fn available(applied: &Applied, survey: &Survey) -> Verdict {
 /// What the API server refused. The cache goes on with what was stored before, so this is no statement about availability.
 #[must_use]
 pub(crate) fn refused(applied: &Applied) -> Option<Verdict> {
-    let unbound = applied.claim.as_ref().is_some_and(|claim| claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending"));
-    let hint = if unbound && claim_was_refused(applied) {
-        "; a claim without a volume can't be changed: delete it, and it is made anew"
-    } else {
-        ""
-    };
-    (!applied.refused.is_empty())
-        .then(|| (false, "ChildRefused", format!("refused by the API server: {}{hint}", applied.refused.join("; "))))
+    let refused: Vec<&str> = applied.refused.iter().map(String::as_str).filter(|refusal| !volume::is_of_expansion(refusal)).collect();
+    (!refused.is_empty()).then(|| (false, "ChildRefused", format!("refused by the API server: {}", refused.join("; "))))
 }
 
 fn claim_was_refused(applied: &Applied) -> bool {

@@ -29,6 +29,7 @@ mod unavailable;
 mod update_status;
 mod validate;
 mod view;
+mod volume;
 mod watched;
 
 use std::net::SocketAddr;

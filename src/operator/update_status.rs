@@ -16,6 +16,7 @@ use super::paused::PAUSED;
 use super::reports::{self, Survey};
 use super::rollout::ROLLED_OUT;
 use super::validate::Validated;
+use super::volume::{capacity, requested};
 use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
 use crate::config::HTTP_PORT;
 
@@ -40,7 +41,8 @@ pub(crate) fn status(
     let now = Time(Timestamp::now());
     let generation = cache.cache.meta().generation;
     let with_reports = conditions::with_reports;
-    let storage = with_reports(conditions::storage(applied, class, &cache.names.proxy), reports::storage(survey));
+    let storage =
+        with_reports(conditions::storage(applied, class, &cache.names.proxy, &cache.cache.spec.storage.size), reports::storage(survey));
     let secrets = conditions::credentials(credentials, &cache.bundle_problems);
     // What no upstream needs, no pod has to take up.
     let in_use = if credentials.states.is_empty() { None } else { reports::credentials(survey, cache) };
@@ -111,16 +113,11 @@ fn client_namespaces(cache: &Validated, applied: &Applied) -> Vec<ClientNamespac
 
 fn storage_status(cache: &Validated, applied: &Applied, previous: &GoModuleCacheStatus) -> StorageStatus {
     let claim = applied.claim.as_ref();
-    let requested = claim.and_then(|c| c.spec.as_ref()).and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
-    let capacity = claim.and_then(|c| c.status.as_ref()).and_then(|s| s.capacity.as_ref());
     let before = previous.storage.as_ref();
     let uid = cache.cache.meta().uid.clone().unwrap_or_default();
-    let size = |map: Option<&std::collections::BTreeMap<String, _>>| {
-        map.and_then(|m| m.get("storage")).map(|q: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| q.0.clone())
-    };
     StorageStatus {
-        requested: size(requested).or_else(|| before.and_then(|b| b.requested.clone())),
-        capacity: size(capacity),
+        requested: claim.and_then(requested).map(str::to_owned).or_else(|| before.and_then(|b| b.requested.clone())),
+        capacity: claim.and_then(capacity).map(str::to_owned),
         // By the owner that the claim has, not by the policy: the API server may have refused to change it.
         on_delete: if claim.is_some_and(|claim| is_ours(&claim.metadata, &uid)) { "Deleted" } else { "Retained" }.to_owned(),
     }

@@ -27,7 +27,6 @@ async fn the_operators_account_is_refused_what_the_operator_has_no_need_of() {
         ("create", "", "pods/eviction"),
         ("create", "", "pods/exec"),
         ("patch", "", "pods/ephemeralcontainers"),
-        ("delete", "", "persistentvolumeclaims"),
         ("get", "", "namespaces"),
         ("delete", "", "services"),
         ("delete", "apps", "deployments"),
@@ -123,6 +122,9 @@ pub(crate) async fn have_everything_done(stage: &Stage, guests: &[&str], publish
         // A change by someone else is undone by a patch of what exists.
         stage.patch(kind, &name, &json!({"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})).await;
     }
+    // A claim that never had a volume is made anew.
+    spec["storage"]["size"] = json!("11Gi");
+    stage.cache("sky", &spec).await;
     // One cache of several pods and with guests, and then of one and without.
     let many = |replicas: i32, namespaces: &[&str]| json!({"storage": {"accessMode": "ReadWriteMany"}, "replicas": replicas, "clients": {"publishTo": {"namespaces": namespaces}}});
     stage.cache("sun", &many(2, guests)).await;

@@ -1,7 +1,7 @@
 //! The admission policies that `deploy/base` ships, in force for the operator under test, and what they refuse it.
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -77,4 +77,29 @@ async fn the_operator_may_annotate_its_own_pods_and_change_nothing_else_of_any()
     let error = config_maps.delete("foreign", &DeleteParams::default()).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("may only delete what it made"), "{error}");
     config_maps.delete("rye-env", &DeleteParams::default()).await.expect("its own");
+
+    // Claims that hold nothing of anybody's, and no others.
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(stage.account().client(), &stage.namespace);
+    let claim = |name: &str, labels: Value, changes: Value| {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "labels": labels}, "spec": spec})
+    };
+    let ours = json!({"app.kubernetes.io/managed-by": "gomodcache-operator"});
+    let bound_before = json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    for (object, message) in [
+        (claim("foreign", json!({}), json!({})), "may only delete what it made"),
+        (claim("full", ours.clone(), json!({"volumeName": "theirs"})), "may only delete claims that never had a volume"),
+        (claim("was-full", ours.clone(), json!({})), "may only delete claims that never had a volume"),
+    ] {
+        stage.apply(&object).await;
+        let name = object["metadata"]["name"].as_str().unwrap();
+        if name == "was-full" {
+            stage.patch("PersistentVolumeClaim", name, &bound_before).await;
+        }
+        let error = claims.delete(name, &DeleteParams::default()).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(message), "{name}: {error}");
+    }
+    stage.apply(&claim("empty", ours, json!({}))).await;
+    claims.delete("empty", &DeleteParams::default()).await.expect("one of its own without a volume");
 }

@@ -35,6 +35,7 @@ mod storage;
 mod told;
 mod unavailable;
 mod undecodable;
+mod volumes;
 mod walks;
 
 use serde_json::{Value, json};

@@ -100,41 +100,6 @@ async fn a_cache_is_ready_with_a_volume_a_pod_and_an_upstream_and_its_capacity_b
 }
 
 #[tokio::test]
-async fn a_size_that_the_api_server_refuses_is_reported_and_the_rest_goes_on() {
-    let Some(stage) = stage("grow").await else { return };
-    let spec = |size: &str, image: &str| json!({"storage": {"size": size, "storageClassName": "absent"}, "image": image});
-    stage.cache("pear", &spec("1Gi", "proxy.example/p:1")).await;
-    await_children(&stage, "pear").await;
-    stage
-        .eventually("the claim has its phase", async || {
-            stage.get("PersistentVolumeClaim", "pear-proxy").await.is_some_and(|claim| claim.data["status"]["phase"] == "Pending")
-        })
-        .await;
-    // A claim without a volume can't be changed at all.
-    stage.cache("pear", &spec("2Gi", "proxy.example/p:2")).await;
-    stage
-        .eventually("the condition has the server's words and the remedy", async || {
-            let (status, reason, message) = stage.condition("pear", "Ready").await;
-            status == "False"
-                && reason == "ChildRefused"
-                && message.contains("PersistentVolumeClaim pear-proxy")
-                && message.contains("delete it")
-        })
-        .await;
-    assert_eq!(stage.status("pear").await["observedGeneration"], 2);
-    assert_eq!(stage.status("pear").await["storage"]["requested"], "1Gi");
-    let deployment = stage.get("Deployment", "pear-proxy").await.unwrap();
-    assert_eq!(deployment.data["spec"]["template"]["spec"]["containers"][0]["image"], "proxy.example/p:2", "the refusal held up the rest");
-
-    stage.delete("PersistentVolumeClaim", "pear-proxy").await;
-    stage
-        .eventually("the claim is made anew", async || {
-            stage.status("pear").await["storage"]["requested"] == "2Gi" && stage.condition("pear", "Ready").await.1 != "ChildRefused"
-        })
-        .await;
-}
-
-#[tokio::test]
 async fn a_claim_of_someone_else_is_not_taken_up() {
     let Some(stage) = stage("foreign").await else { return };
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "teak-proxy"},

@@ -1,20 +1,22 @@
-//! The claim: class and access modes as stored, never smaller than someone else made it.
+//! The claim: class and access modes as stored, never smaller than someone else made it, unless it never had a volume.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Validated, owned, unowned};
 use crate::api::DeletionPolicy;
+use crate::operator::volume::{Growth, capacity, growth, requested};
 use crate::quantity::millis;
+
+/// The mark of a claim that was bound at some time.
+const WAS_BOUND: &str = "pv.kubernetes.io/bind-completed";
 
 pub(super) fn build(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -> PersistentVolumeClaim {
     let storage = &cache.cache.spec.storage;
-    let stored = stored.filter(|claim| claim.metadata.deletion_timestamp.is_none()).and_then(|claim| claim.spec.as_ref());
-    let requested = stored.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
-    let size = match requested {
-        Some(Quantity(requested)) if millis(requested) >= millis(&storage.size) => requested.clone(),
-        _ => storage.size.clone(),
-    };
+    let living = stored.filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    // What never had a volume can't be changed, but made anew: then all of it is as the spec has it.
+    let kept = living.filter(|claim| !never_had_a_volume(claim) || !differs(cache, claim));
+    let spec = kept.and_then(|claim| claim.spec.as_ref());
     let name = &cache.names.proxy;
     PersistentVolumeClaim {
         metadata: match storage.deletion_policy {
@@ -22,14 +24,44 @@ pub(super) fn build(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -
             DeletionPolicy::Delete => owned(cache, name),
         },
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: stored.and_then(|s| s.access_modes.clone()).or_else(|| Some(vec![storage.access_mode.as_str().to_owned()])),
-            storage_class_name: stored.map_or_else(|| storage.storage_class_name.clone(), |s| s.storage_class_name.clone()),
+            access_modes: spec.and_then(|s| s.access_modes.clone()).or_else(|| Some(vec![storage.access_mode.as_str().to_owned()])),
+            storage_class_name: spec.map_or_else(|| storage.storage_class_name.clone(), |s| s.storage_class_name.clone()),
             resources: Some(VolumeResourceRequirements {
-                requests: Some([("storage".to_owned(), Quantity(size))].into()),
+                requests: Some([("storage".to_owned(), Quantity(size(kept, &storage.size)))].into()),
                 ..VolumeResourceRequirements::default()
             }),
             ..PersistentVolumeClaimSpec::default()
         }),
         ..PersistentVolumeClaim::default()
     }
+}
+
+/// What is requested. What the volume has already need not be asked for, what someone else raised stays, and what no volume can
+/// grow to is taken back: the API server lets that be as long as it stays above what the volume has.
+fn size(stored: Option<&PersistentVolumeClaim>, wanted: &str) -> String {
+    let Some((claim, requested)) = stored.and_then(|claim| Some((claim, requested(claim)?))) else { return wanted.to_owned() };
+    let suffices = |size: Option<&str>| size.and_then(millis) >= millis(wanted);
+    let stays = suffices(capacity(claim)) || suffices(Some(requested)) && growth(claim) != Growth::Failed;
+    if stays { requested.to_owned() } else { wanted.to_owned() }
+}
+
+/// The claim that is stored, if another has to take its place, which costs nothing.
+pub(super) fn to_be_replaced(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -> Option<PersistentVolumeClaim> {
+    let living = stored.filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    living.filter(|claim| never_had_a_volume(claim) && differs(cache, claim)).cloned()
+}
+
+fn never_had_a_volume(claim: &PersistentVolumeClaim) -> bool {
+    let was_bound = claim.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(WAS_BOUND));
+    let has_volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_ref()).is_some_and(|name| !name.is_empty());
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    !was_bound && !has_volume && matches!(phase, None | Some("Pending"))
+}
+
+/// Whether the spec asks for something else. A class that it does not name may be any.
+fn differs(cache: &Validated, claim: &PersistentVolumeClaim) -> bool {
+    let (storage, stored) = (&cache.cache.spec.storage, claim.spec.clone().unwrap_or_default());
+    let other_class = storage.storage_class_name.is_some() && storage.storage_class_name != stored.storage_class_name;
+    let other_mode = stored.access_modes.as_deref() != Some(&[storage.access_mode.as_str().to_owned()]);
+    other_class || other_mode || requested(claim).and_then(millis) != millis(&storage.size)
 }

@@ -21,9 +21,9 @@ const NODE_LOST: i64 = 30;
 
 pub(super) fn build(cache: &Validated) -> Deployment {
     let spec = &cache.cache.spec;
-    // Two pods of a roll can't both mount a volume of one node.
+    // Two pods of a roll can't both mount a volume of one node or pod.
     let strategy = match spec.storage.access_mode {
-        AccessMode::ReadWriteOnce => "Recreate",
+        AccessMode::ReadWriteOnce | AccessMode::ReadWriteOncePod => "Recreate",
         AccessMode::ReadWriteMany => "RollingUpdate",
     };
     let mut metadata = owned(cache, &cache.names.proxy);

@@ -25,7 +25,7 @@ pub(crate) enum Budget {
 pub(super) fn build(cache: &Validated) -> Budget {
     let spec = &cache.cache.spec;
     match (spec.storage.access_mode, spec.replicas) {
-        (AccessMode::ReadWriteOnce, _) => Budget::Impossible,
+        (AccessMode::ReadWriteOnce | AccessMode::ReadWriteOncePod, _) => Budget::Impossible,
         (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted { namespace: cache.namespace.clone(), name: cache.names.proxy.clone() },
         (AccessMode::ReadWriteMany, _) => Budget::Wanted(Box::new(PodDisruptionBudget {
             metadata: owned(cache, &cache.names.proxy),

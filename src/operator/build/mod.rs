@@ -58,6 +58,8 @@ pub(crate) struct Prepared {
     pub credentials: Secret,
     /// The volume.
     pub claim: PersistentVolumeClaim,
+    /// A claim that never had one and has to make room for it.
+    pub unbound: Option<PersistentVolumeClaim>,
     /// The module port.
     pub service: Service,
     /// The admin port.
@@ -90,6 +92,7 @@ pub(crate) fn build(
         config: config_map::build(cache, &resolved.pins, config_versions)?,
         credentials: secret::build(cache, credentials),
         claim: claim::build(cache, claim),
+        unbound: claim::to_be_replaced(cache, claim),
         service: services::http(cache),
         admin: services::admin(cache),
         env: env::build(cache),

@@ -105,13 +105,90 @@ fn a_claim_has_an_owner_only_under_delete() {
 #[test]
 fn a_claim_is_never_lowered() {
     let cache = validated("{storage: {size: 1Gi}}");
-    let stored: PersistentVolumeClaim =
-        serde_json::from_value(serde_json::json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}, "storageClassName": "fast"}}))
-            .unwrap();
+    let stored: PersistentVolumeClaim = serde_json::from_value(
+        serde_json::json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}, "storageClassName": "fast", "volumeName": "v"}}),
+    )
+    .unwrap();
     let claim =
         build(&cache, &Resolved::default(), Data::new(), Some(&stored), &admins(), &Versions::default()).unwrap().claim.spec.unwrap();
     assert_eq!(claim.resources.unwrap().requests.unwrap()["storage"].0, "3Gi");
     assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
+}
+
+/// A claim of the size 2Gi and the class fast, but for these.
+fn stored(changes: &Value) -> PersistentVolumeClaim {
+    let mut claim = serde_json::json!({
+        "metadata": {},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "2Gi"}}},
+        "status": {"phase": "Pending"},
+    });
+    for (part, fields) in changes.as_object().unwrap() {
+        claim[part].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    }
+    serde_json::from_value(claim).unwrap()
+}
+
+fn prepared_with(storage: &str, claim: &PersistentVolumeClaim) -> Prepared {
+    let cache = validated(&format!("{{storage: {storage}}}"));
+    build(&cache, &Resolved::default(), Data::new(), Some(claim), &admins(), &Versions::default()).unwrap()
+}
+
+#[test]
+fn only_a_claim_that_never_had_a_volume_and_is_not_as_wanted_is_replaced() {
+    let unbound = serde_json::json!({});
+    let volume = serde_json::json!({"spec": {"volumeName": "v"}});
+    let was_bound = serde_json::json!({"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    let going = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let table = [
+        ("{size: 2Gi}", &unbound, false, "2Gi"),
+        ("{size: 2048Mi}", &unbound, false, "2Gi"),
+        ("{size: 2Gi, storageClassName: fast}", &unbound, false, "2Gi"),
+        ("{size: 3Gi}", &unbound, true, "3Gi"),
+        ("{size: 1Gi}", &unbound, true, "1Gi"),
+        ("{size: 2Gi, storageClassName: slow}", &unbound, true, "2Gi"),
+        ("{size: 2Gi, accessMode: ReadWriteOncePod}", &unbound, true, "2Gi"),
+        ("{size: 3Gi, storageClassName: slow}", &volume, false, "3Gi"),
+        ("{size: 1Gi}", &volume, false, "2Gi"),
+        ("{size: 3Gi}", &serde_json::json!({"status": {"phase": "Bound", "capacity": {"storage": "3Gi"}}}), false, "2Gi"),
+        ("{size: 1Gi}", &was_bound, false, "2Gi"),
+        ("{size: 1Gi}", &serde_json::json!({"status": {"phase": "Lost"}}), false, "2Gi"),
+        ("{size: 1Gi}", &going, false, "1Gi"),
+    ];
+    for (storage, changes, is_replaced, size) in table {
+        let prepared = prepared_with(storage, &stored(changes));
+        assert_eq!(prepared.unbound.is_some(), is_replaced, "{storage} {changes}");
+        let spec = prepared.claim.spec.unwrap();
+        assert_eq!(spec.resources.unwrap().requests.unwrap()["storage"].0, size, "{storage} {changes}");
+        if is_replaced && storage.contains("slow") {
+            assert_eq!(spec.storage_class_name.as_deref(), Some("slow"));
+        }
+    }
+}
+
+#[test]
+fn what_no_volume_can_grow_to_is_taken_back_as_far_as_the_api_server_lets_it() {
+    let claim = |stage: &str| {
+        stored(&serde_json::json!({
+            "spec": {"volumeName": "v", "resources": {"requests": {"storage": "9Gi"}}},
+            "status": {"phase": "Bound", "capacity": {"storage": "3Gi"}, "allocatedResourceStatuses": {"storage": stage}},
+        }))
+    };
+    let size = |wanted: &str, stage: &str| {
+        let claim = prepared_with(&format!("{{size: {wanted}}}"), &claim(stage)).claim;
+        claim.spec.unwrap().resources.unwrap().requests.unwrap()["storage"].0.clone()
+    };
+    assert_eq!(size("5Gi", "ControllerResizeInfeasible"), "5Gi");
+    assert_eq!(size("12Gi", "NodeResizeInfeasible"), "12Gi");
+    assert_eq!(size("3Gi", "ControllerResizeInfeasible"), "9Gi", "no less than it has more of");
+    assert_eq!(size("5Gi", "ControllerResizeInProgress"), "9Gi", "someone else may have raised it");
+}
+
+#[test]
+fn a_volume_of_one_pod_has_one_pod_that_makes_room_for_the_next() {
+    let prepared = prepared("{storage: {accessMode: ReadWriteOncePod}}", &[]);
+    assert_eq!(prepared.claim.spec.unwrap().access_modes.unwrap(), ["ReadWriteOncePod"]);
+    assert_eq!(prepared.deployment.spec.unwrap().strategy.unwrap().type_.as_deref(), Some("Recreate"));
+    assert!(matches!(prepared.budget, Budget::Impossible));
 }
 
 #[test]
