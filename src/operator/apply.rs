@@ -250,7 +250,7 @@ where
 
 /// Answers about the object that was sent (a quota, a field that can't change, too many bytes), which trying again alone
 /// does not cure; unlike a conflict, a rate limit or an outage.
-fn is_refusal(code: u16) -> bool {
+pub(crate) fn is_refusal(code: u16) -> bool {
     matches!(code, 400 | 403 | 413 | 422)
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{ENV_FROM, INSTANCE};
 use super::scope::Scope;
-use super::{Context, ReconcileError};
+use super::{Context, ReconcileError, undecodable};
 use crate::api::GoModuleCache;
 use crate::telemetry::Health;
 
@@ -151,9 +151,11 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
     let cache = match &object.0 {
         Ok(cache) => cache,
         Err(invalid) => {
-            tracing::warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "undecodable");
-            state.context.metrics.reconcile("undecodable");
-            state.context.events.undecodable(&invalid.metadata, &invalid.error).await;
+            let (Context { client, metrics, events, .. }, fault) = (&state.context, undecodable::fault(invalid));
+            tracing::warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = fault, "undecodable");
+            metrics.reconcile("undecodable");
+            events.undecodable(&invalid.metadata, &fault).await;
+            undecodable::tell(client, metrics, invalid).await?;
             return Ok(Action::await_change());
         }
     };

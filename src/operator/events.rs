@@ -14,6 +14,7 @@ use kube::{Api, Client, Resource};
 use super::apply::FIELD_MANAGER;
 use super::conditions::NOT_IN_NAMESPACE_MODE;
 use super::metrics::Metrics;
+use super::undecodable::UNDECODABLE;
 use crate::api::{GoModuleCache, GoModuleCacheStatus};
 
 /// Events of one object at once, and how long until it may have another; client-go's figures.
@@ -61,7 +62,7 @@ impl Events {
     /// An event about an object that this operator can't read; once for each generation of it.
     pub(crate) async fn undecodable(&self, meta: &ObjectMeta, error: &str) {
         let generation = meta.generation.unwrap_or(0).to_string();
-        if self.is_turn(meta, ("", ""), (&generation, "Undecodable")) {
+        if self.is_turn(meta, ("", ""), (&generation, UNDECODABLE)) {
             let regarding = ObjectReference {
                 api_version: Some(GoModuleCache::api_version(&()).into_owned()),
                 kind: Some(GoModuleCache::kind(&()).into_owned()),
@@ -71,7 +72,7 @@ impl Events {
                 ..ObjectReference::default()
             };
             let note = format!("this version of the operator can't read the object and leaves all of it alone: {error}");
-            self.publish(regarding, "Warning", "Undecodable", &note).await;
+            self.publish(regarding, "Warning", UNDECODABLE, &note).await;
         }
     }
 

@@ -26,6 +26,7 @@ mod run;
 mod scope;
 mod sweep;
 mod unavailable;
+mod undecodable;
 mod update_status;
 mod validate;
 mod view;

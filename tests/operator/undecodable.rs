@@ -24,7 +24,7 @@ fn spec(fallback: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_object_that_does_not_decode_is_logged_by_name_and_holds_up_no_other() {
+async fn an_object_that_does_not_decode_is_told_of_in_log_event_and_status_and_holds_up_no_other() {
     let Some(stage) = stage_alone("undecodable").await else { return };
     stage.cache("old", &spec("OnError")).await;
     await_children(&stage, "old").await;
@@ -54,6 +54,35 @@ async fn an_object_that_does_not_decode_is_logged_by_name_and_holds_up_no_other(
     stage.eventually("a child is back", async || stage.get("Service", "old").await.is_some_and(|s| s.metadata.uid != uid)).await;
     assert!(stage.get("Service", "odd").await.is_none());
 
+    // In its status, once, whoever looks and however often it is looked at.
+    stage
+        .eventually("the condition names the field and what to do", async || {
+            let (status, reason, message) = stage.condition("odd", "Ready").await;
+            let says = |words: &str| message.contains(words);
+            status == "False"
+                && reason == "Undecodable"
+                && says("spec.upstreams[0].fallback")
+                && says("OnSunday")
+                && says("Correct the field")
+        })
+        .await;
+    assert_eq!(stage.status("odd").await["observedGeneration"], 1);
+    stage.settle("odd").await;
+    stage.annotate("odd", "tests.example/look", "again").await;
+    stage.crash_the_operator();
+    let version = async || stage.get("GoModuleCache", "odd").await.unwrap().metadata.resource_version;
+    let before = version().await;
+    let looked = async || stage.log().lines().filter(|line| line.contains("\"undecodable\"") && line.contains("\"odd\"")).count();
+    let looks = looked().await;
+    stage.eventually("another operator looks at it", async || looked().await > looks).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(version().await, before, "told twice");
+
     stage.cache("odd", &spec("OnNotFound")).await;
     await_children(&stage, "odd").await;
+    stage.eventually("the word is taken back", async || stage.condition("odd", "Ready").await.1 != "Undecodable").await;
+    assert_eq!(
+        stage.status("odd").await["observedGeneration"].as_i64(),
+        stage.get("GoModuleCache", "odd").await.unwrap().metadata.generation
+    );
 }
