@@ -199,7 +199,7 @@ impl Step<'_> {
                 undo.insert("metadata".to_owned(), json!({"uid": stored.meta().uid}));
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&undo)).await?;
                 self.metrics.write("patch", &K::kind(&()));
-                tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "undid additions of others");
+                tracing::info!(kind = %K::kind(&()), %namespace, %name, "undid additions of others");
             }
             if let (Some(meta), Some(uid)) = (body.get_mut("metadata").and_then(Value::as_object_mut), &stored.meta().uid) {
                 meta.insert("uid".to_owned(), json!(uid));
@@ -222,7 +222,7 @@ impl Step<'_> {
             result => result?,
         };
         self.metrics.write("apply", &K::kind(&()));
-        tracing::info!(kind = %K::kind(&()), %namespace, %name, cache_uid = self.uid, "applied");
+        tracing::info!(kind = %K::kind(&()), %namespace, %name, "applied");
         Ok(Some(result))
     }
 }

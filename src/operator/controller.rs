@@ -147,12 +147,14 @@ impl Backoff for StreamRetry {
     }
 }
 
+/// The span tells the lines of one reconcile from those of the others that are under way.
+#[tracing::instrument(skip_all, fields(namespace = object.namespace(), cache = object.name_any(), uid = object.uid(), generation = object.meta().generation))]
 async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, ReconcileError> {
     let cache = match &object.0 {
         Ok(cache) => cache,
         Err(invalid) => {
             let (Context { client, metrics, events, .. }, fault) = (&state.context, undecodable::fault(invalid));
-            tracing::warn!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = fault, "undecodable");
+            tracing::warn!(error = fault, "undecodable");
             metrics.reconcile("undecodable");
             events.undecodable(&invalid.metadata, &fault).await;
             undecodable::tell(client, metrics, invalid).await?;
@@ -176,7 +178,7 @@ async fn reconcile(object: Arc<Guarded>, state: Arc<Loop>) -> Result<Action, Rec
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature that the controller calls")]
 fn on_error(object: Arc<Guarded>, error: &ReconcileError, state: Arc<Loop>) -> Action {
-    tracing::warn!(namespace = object.namespace(), name = object.name_any(), %error, "reconcile failed");
+    tracing::warn!(namespace = object.namespace(), cache = object.name_any(), %error, "reconcile failed");
     state.context.metrics.reconcile("error");
     let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
     failures.retain(|_, failures| failures.last.elapsed() < FORGET);

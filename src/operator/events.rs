@@ -123,7 +123,7 @@ impl Events {
         };
         match Api::<Event>::namespaced(self.client.clone(), &namespace).create(&PostParams::default(), &event).await {
             Ok(_) => self.metrics.write("create", "Event"),
-            Err(error) => tracing::warn!(%error, %namespace, %name, reason, "an event could not be told"),
+            Err(error) => tracing::warn!(%error, reason, "an event could not be told"),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Rollouts {
             return Ok(None);
         }
         note(&Api::namespaced(view.client.clone(), namespace), metrics, &stored, json!(now.to_string())).await?;
-        tracing::info!(%namespace, name = names.cache, image = wanted, "rolls out");
+        tracing::info!(image = wanted, "rolls out");
         Ok(Some((wanted.clone(), Turn::Rolling(now))))
     }
 

@@ -9,6 +9,9 @@ pub fn init_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn,hyper=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process (tests) is refused; the first goes on.
-    let _already_set =
-        if std::io::stderr().is_terminal() { builder.compact().try_init() } else { builder.json().flatten_event(true).try_init() };
+    let _already_set = if std::io::stderr().is_terminal() {
+        builder.compact().try_init()
+    } else {
+        builder.json().flatten_event(true).with_span_list(false).try_init()
+    };
 }

@@ -128,3 +128,26 @@ async fn a_name_conflict_that_goes_away_is_noticed_without_a_touch_of_the_cache(
     stage.eventually("the conflict is over", async || stage.condition("vine", "Ready").await.1 != "NameConflict").await;
     assert_eq!(version().await, before);
 }
+
+#[tokio::test]
+async fn each_line_of_the_log_says_which_cache_and_generation_it_is_about() {
+    let Some(stage) = stage("log").await else { return };
+    let mut uids = Vec::new();
+    for cache in ["aloe", "basil"] {
+        uids.push((cache, stage.cache(cache, &without_names()).await.metadata.uid.unwrap()));
+    }
+    let lines = || -> Vec<Value> { stage.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect() };
+    for (cache, uid) in uids {
+        await_children(&stage, cache).await;
+        stage.cache(cache, &json!({"upstreams": [{"url": "https://203.0.113.9/go"}]})).await;
+        for generation in [1, 2] {
+            // The object is the cache's own; the span is what tells whose.
+            let is_it = |line: &Value| {
+                let span = &line["span"];
+                let is_of_it = span["namespace"] == stage.namespace.as_str() && span["cache"] == cache && span["uid"] == uid.as_str();
+                is_of_it && span["generation"] == generation && line["name"] == format!("{cache}-config") && line["message"] == "applied"
+            };
+            stage.eventually(&format!("{cache}, generation {generation}"), async || lines().iter().any(is_it)).await;
+        }
+    }
+}

@@ -35,7 +35,9 @@ async fn an_object_that_does_not_decode_is_told_of_in_log_event_and_status_and_h
     stage
         .eventually("the log names the object", async || {
             stage.log().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|line| {
-                line["name"] == "odd" && line["namespace"] == stage.namespace.as_str() && line["error"].to_string().contains("OnSunday")
+                line["span"]["cache"] == "odd"
+                    && line["span"]["namespace"] == stage.namespace.as_str()
+                    && line["error"].to_string().contains("OnSunday")
             })
         })
         .await;

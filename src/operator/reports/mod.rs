@@ -198,7 +198,7 @@ impl Reports {
         let seen = own.iter().zip(&answers).map(|(pod, known)| Seen { name: pod.name.clone(), answer: known.answer.clone() }).collect();
         self.end(cache_uid, own.into_iter().map(|pod| pod.uid).zip(answers).collect());
         let survey = Survey { wanted, pods: seen, made, unlisted: false, age: since.elapsed(), next, wants_refresh };
-        tracing::debug!(cache_uid, pods = survey.pods.len(), all_have_it, "surveyed");
+        tracing::debug!(pods = survey.pods.len(), all_have_it, "surveyed");
         Ok(survey)
     }
 
