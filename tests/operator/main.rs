@@ -15,8 +15,10 @@ mod admission;
 mod ca_bundles;
 mod clients;
 mod config_versions;
+mod credentials;
 mod dns;
 mod drift;
+mod egress;
 mod fixpoint;
 mod leader;
 mod meddler;
@@ -211,108 +213,6 @@ async fn claims_are_kept(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn a_missing_secret_is_named_and_its_appearance_is_noticed() {
-    let Some(stage) = stage("secret").await else { return };
-    stage.cache("bay", &with_secret("modules.corp.example")).await;
-    stage
-        .eventually("the condition names the Secret", async || {
-            let (status, reason, message) = stage.condition("bay", "CredentialsReady").await;
-            status == "False" && reason == "SecretMissing" && message.contains("corp")
-        })
-        .await;
-    stage.apply(&secret(&json!({}), "first")).await;
-    stage
-        .eventually("the condition has the command to run", async || {
-            let (_, reason, message) = stage.condition("bay", "CredentialsReady").await;
-            reason == "HostNotAllowed"
-                && message.contains("kubectl")
-                && message.contains("annotate")
-                && message.contains("modules.corp.example")
-        })
-        .await;
-    stage.apply(&secret(&json!({"gomodcache.io/hosts": "modules.corp.example"}), "first")).await;
-    stage.eventually("credentials are ready", async || stage.condition("bay", "CredentialsReady").await.0 == "True").await;
-}
-
-#[tokio::test]
-async fn a_changed_secret_is_copied_as_a_new_generation_and_a_deleted_one_stays_in_use() {
-    let Some(stage) = stage("rotate").await else { return };
-    a_secret_is_rotated(&stage).await;
-}
-
-async fn a_secret_is_rotated(stage: &Stage) {
-    let hosts = json!({"gomodcache.io/hosts": "modules.corp.example"});
-    stage.apply(&secret(&hosts, "first")).await;
-    stage.cache("fig", &with_secret("modules.corp.example")).await;
-    stage.eventually("the copy has the password", async || stage.credential("fig", "corp").await.contains("first")).await;
-    let generation = stage.credential_generation("fig").await;
-
-    stage.patch("Secret", "corp", &json!({"metadata": {"labels": {"tests.example/touched": "yes"}}})).await;
-    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
-    assert_eq!(stage.credential_generation("fig").await, generation, "a label is no rotation");
-
-    stage.apply(&secret(&hosts, "second")).await;
-    stage.eventually("the copy is new", async || stage.credential("fig", "corp").await.contains("second")).await;
-    assert_ne!(stage.credential_generation("fig").await, generation);
-
-    stage.delete("Secret", "corp").await;
-    stage
-        .eventually("the condition says it is missing", async || stage.condition("fig", "CredentialsReady").await.1 == "SecretMissing")
-        .await;
-    assert!(stage.credential("fig", "corp").await.contains("second"), "the last good content was dropped");
-
-    stage.cache("fig", &with_upstream("modules.corp.example")).await;
-    stage.eventually("without a reference the copy goes", async || stage.credential("fig", "corp").await.is_empty()).await;
-    assert_eq!(stage.condition("fig", "CredentialsReady").await.1, "NotNeeded");
-}
-
-#[tokio::test]
-async fn a_token_is_copied_with_its_hosts_and_a_malformed_one_leaves_the_last_good_in_use() {
-    let Some(stage) = stage("token").await else { return };
-    let token = |key: &str, value: &str| {
-        json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": {key: value},
-               "metadata": {"name": "corp", "annotations": {"gomodcache.io/hosts": "modules.corp.example, Git.corp.example"}}})
-    };
-    stage.apply(&token("token", "first\n")).await;
-    stage.cache("hop", &with_secret("modules.corp.example")).await;
-    let copied = json!({"hosts": ["modules.corp.example", "git.corp.example"], "secret": {"token": "first"}});
-    let copy = async || serde_json::from_str::<Value>(&stage.credential("hop", "corp").await).unwrap_or_default();
-    stage.eventually("the copy is complete", async || copy().await == copied).await;
-    stage.eventually("credentials are ready", async || stage.condition("hop", "CredentialsReady").await.1 == "InUse").await;
-
-    stage.delete("Secret", "corp").await;
-    stage.apply(&token("password", "hunter2")).await;
-    stage
-        .eventually("the condition says what is wrong and what goes on", async || {
-            let (_, reason, message) = stage.condition("hop", "CredentialsReady").await;
-            reason == "SecretMalformed" && message.contains("key token") && message.contains("keeps the last good content")
-        })
-        .await;
-    assert_eq!(copy().await, copied);
-    assert!(!stage.status("hop").await.to_string().contains("hunter2"));
-}
-
-#[tokio::test]
-async fn a_missing_storage_class_is_named_and_its_appearance_is_noticed() {
-    let Some(stage) = stage("class").await else { return };
-    let class = format!("slow-{}", stage.namespace);
-    stage.cache("box", &json!({"storage": {"storageClassName": class}})).await;
-    stage
-        .eventually("the condition names the class", async || {
-            let (status, reason, message) = stage.condition("box", "StorageReady").await;
-            status == "False" && reason == "StorageClassMissing" && message.contains(&class)
-        })
-        .await;
-    // At rest, and with a class for whose sake no controller touches the claim: nothing but the operator's own look finds it.
-    stage.settle("box").await;
-    let made = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
-        "provisioner": "tests.example/none", "volumeBindingMode": "WaitForFirstConsumer"});
-    stage.apply(&made).await;
-    stage.eventually("the class is noticed", async || stage.condition("box", "StorageReady").await.1 == "Provisioning").await;
-    stage.delete("StorageClass", &class).await;
-}
-
-#[tokio::test]
 async fn objects_of_someone_else_are_left_alone_and_named_until_they_go() {
     let Some(stage) = stage("conflict").await else { return };
     for (kind, name) in children("gum") {
@@ -372,48 +272,4 @@ fn foreign(kind: &str, name: &str) -> Value {
         object["spec"] = spec;
     }
     object
-}
-
-#[tokio::test]
-async fn a_new_address_joins_policy_and_configuration_and_the_old_one_stays() {
-    let Some(stage) = stage("egress").await else { return };
-    let host = "moving.corp.example";
-    dns::set(host, "203.0.113.7");
-    stage.cache("ivy", &with_upstream(&format!("{host}:8443"))).await;
-    let holds = async |address: &str| {
-        let policy = stage.get("NetworkPolicy", "ivy-proxy").await.map(|p| p.data["spec"]["egress"].to_string()).unwrap_or_default();
-        let config = stage.get("ConfigMap", "ivy-config").await.map(|c| c.data["data"].to_string()).unwrap_or_default();
-        policy.contains(&format!("{address}/32")) && config.contains(address)
-    };
-    stage.eventually("the address is allowed and pinned", async || holds("203.0.113.7").await).await;
-    dns::set(host, "203.0.113.8");
-    stage.eventually("the new address is allowed and pinned", async || holds("203.0.113.8").await).await;
-    assert!(holds("203.0.113.7").await, "the old address was dropped at once");
-    let policy = stage.get("NetworkPolicy", "ivy-proxy").await.unwrap();
-    let peer = |address: &str| json!({"ipBlock": {"cidr": format!("{address}/32")}});
-    // These and no other: not another port, and no DNS.
-    let rules = json!([{"ports": [{"port": 8443, "protocol": "TCP"}], "to": [peer("203.0.113.7"), peer("203.0.113.8")]}]);
-    assert_eq!(policy.data["spec"]["egress"], rules);
-}
-
-#[tokio::test]
-async fn a_host_without_an_address_or_with_a_private_one_is_reported_and_gets_no_rule() {
-    let Some(stage) = stage("unresolved").await else { return };
-    stage.cache("nut", &with_upstream("nowhere.corp.example")).await;
-    stage
-        .eventually("the condition names the host", async || {
-            let (status, reason, message) = stage.condition("nut", "EgressReady").await;
-            status == "False" && reason == "HostNotResolved" && message.contains("nowhere.corp.example")
-        })
-        .await;
-    dns::set("inside.corp.example", "10.1.2.3");
-    stage.cache("pip", &with_upstream("inside.corp.example")).await;
-    stage
-        .eventually("the condition says AddressNotAllowed", async || stage.condition("pip", "EgressReady").await.1 == "AddressNotAllowed")
-        .await;
-    for cache in ["nut-proxy", "pip-proxy"] {
-        let policy = stage.get("NetworkPolicy", cache).await.unwrap();
-        assert!(policy.data["spec"]["egress"].is_null(), "{}", policy.data);
-        assert!(policy.data["spec"]["policyTypes"].to_string().contains("Egress"));
-    }
 }

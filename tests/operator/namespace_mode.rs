@@ -21,7 +21,7 @@ async fn an_operator_of_one_namespace_does_its_work_under_the_shipped_role_and_s
     super::nothing_is_written(&stage).await;
     super::a_claim_is_replaced(&stage).await;
     super::claims_are_kept(&stage).await;
-    super::a_secret_is_rotated(&stage).await;
+    super::credentials::a_secret_is_rotated(&stage).await;
 
     // Another namespace is none of its business, also where a cache lists it and it asks.
     let (guest, config_maps) = stage.guest(&json!({"gomodcache.io/env-from": format!("{}.sun", stage.namespace)})).await;

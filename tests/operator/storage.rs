@@ -60,6 +60,26 @@ async fn no_default_class_is_reported_with_the_remedy_and_one_that_appears_is_no
 }
 
 #[tokio::test]
+async fn a_missing_storage_class_is_named_and_its_appearance_is_noticed() {
+    let Some(stage) = stage("class").await else { return };
+    let class = format!("slow-{}", stage.namespace);
+    stage.cache("box", &json!({"storage": {"storageClassName": class}})).await;
+    stage
+        .eventually("the condition names the class", async || {
+            let (status, reason, message) = stage.condition("box", "StorageReady").await;
+            status == "False" && reason == "StorageClassMissing" && message.contains(&class)
+        })
+        .await;
+    // At rest, and with a class for whose sake no controller touches the claim: nothing but the operator's own look finds it.
+    stage.settle("box").await;
+    let made = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class},
+        "provisioner": "tests.example/none", "volumeBindingMode": "WaitForFirstConsumer"});
+    stage.apply(&made).await;
+    stage.eventually("the class is noticed", async || stage.condition("box", "StorageReady").await.1 == "Provisioning").await;
+    stage.delete("StorageClass", &class).await;
+}
+
+#[tokio::test]
 async fn a_cache_is_ready_with_a_volume_a_pod_and_an_upstream_and_its_capacity_binds_the_size() {
     let Some(stage) = stage("ready").await else { return };
     let class = format!("static-{}", stage.namespace);
