@@ -93,6 +93,29 @@ mod tests {
     }
 
     #[test]
+    fn there_is_always_a_version_and_none_is_written_twice() {
+        assert_eq!(Versions::of(vec![1, 3, 1]).newest_first(), [3, 1]);
+        assert_eq!(Versions::of(Vec::new()), Versions::default());
+    }
+
+    #[test]
+    fn a_file_says_which_version_it_is() {
+        let config = ProxyConfig::parse("version: 1").unwrap();
+        for version in [1, 2] {
+            let versions = Versions::of(vec![version]);
+            assert_eq!(ProxyConfig::parse_any(&config.write(version).unwrap(), &versions).unwrap().version, version);
+            assert!(ProxyConfig::parse_any(&config.write(version + 1).unwrap(), &versions).is_err());
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_file_that_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Versions::of(vec![1, 2]).newest_text(&folder.path().join(CONFIG_FILE));
+        assert_eq!(missing.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[test]
     fn the_newest_file_that_is_known_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join(CONFIG_FILE);

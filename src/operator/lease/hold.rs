@@ -142,3 +142,6 @@ fn failed(error: &kube::Error) -> Answer {
     tracing::warn!(%error, lease = NAME, "can't reach or renew the lease");
     Answer::Failed
 }
+
+#[cfg(test)]
+mod tests;

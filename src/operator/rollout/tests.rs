@@ -122,3 +122,55 @@ fn an_image_is_proved_by_every_pod_and_by_nothing_older() {
     }
     assert_eq!(why(OLD, &json!({})), pods);
 }
+
+type Bodies = std::sync::Arc<Mutex<Vec<Value>>>;
+
+/// A client whose requests are all granted, and what they carried.
+fn granting() -> (kube::Client, Bodies) {
+    let bodies = Bodies::default();
+    let seen = std::sync::Arc::clone(&bodies);
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let seen = std::sync::Arc::clone(&seen);
+        async move {
+            use http_body_util::BodyExt;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            seen.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+            let answer = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "own-proxy"}});
+            Ok::<_, tower::BoxError>(http::Response::new(kube::client::Body::from(answer.to_string().into_bytes())))
+        }
+    });
+    (kube::Client::new(service, "shop"), bodies)
+}
+
+#[tokio::test]
+async fn a_turn_is_noted_on_the_very_deployment_that_was_seen() {
+    let (client, bodies) = granting();
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    note(&Api::<Deployment>::namespaced(client, "shop"), &metrics, &deployment("own", OLD, &json!({})), json!("7")).await.unwrap();
+    assert_eq!(*bodies.lock().unwrap(), [json!({"metadata": {"uid": "own", "labels": {ROLLING_SINCE: "7"}}})]);
+}
+
+#[tokio::test]
+async fn a_cache_that_gets_an_image_of_its_own_gives_back_its_turn_by_a_live_view() {
+    use crate::operator::{ca_bundles::Bundles, defaults::Defaults, pace::Pace, polled::Polls, validate::validate, view, watched::Watched};
+    let (client, bodies) = granting();
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    let cache = json!({
+        "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
+        "metadata": {"name": "own", "namespace": "shop", "uid": "u"}, "spec": {"image": OLD},
+    });
+    let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+    let valid = validate(&serde_json::from_value(cache).unwrap(), &Bundles::default(), &defaults, NEW).unwrap();
+    let memory = view::Memory { watched: Watched::default(), polls: Polls::new(Pace::new(None)) };
+    let applied = |paused: bool| Applied { deployment: Some(deployment("own", OLD, &since(7))), paused, ..Applied::default() };
+    let (rollouts, survey) = (rollouts(1), Survey::default());
+    let end = async |live: bool, paused: bool| {
+        let view = View { client: &client, memory: &memory, live };
+        rollouts.end(view, &metrics, &valid, &Turn::Left, &applied(paused), &survey).await.unwrap().map(|verdict| verdict.1)
+    };
+    assert_eq!(end(false, false).await, None, "an old view is no ground for a write");
+    assert_eq!(end(true, true).await, Some("Current"));
+    assert!(bodies.lock().unwrap().is_empty(), "a paused cache is left alone");
+    assert_eq!(end(true, false).await, Some("Current"));
+    assert_eq!(*bodies.lock().unwrap(), [json!({"metadata": {"uid": "own", "labels": {ROLLING_SINCE: null}}})]);
+}
