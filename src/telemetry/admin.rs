@@ -92,6 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_does_not_say_that_it_lives_is_dead_until_it_does_or_ends() {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
         let (health, shutdown) = (Health::default(), CancellationToken::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/livez", listener.local_addr().unwrap());
