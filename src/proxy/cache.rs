@@ -228,9 +228,7 @@ impl Cache {
         };
         let verify = self.live.verify();
         let look_up = verify.look_up(request, &chain);
-        if reporter.growing().is_some() {
-            self.store.caught_up().await;
-        }
+        self.store.caught_up().await;
         let fetched = match &sumdb_path {
             Some((_, path)) => chain.fetch_sumdb(path).await.map(Fetched::Bytes),
             None => {

@@ -109,7 +109,11 @@ impl Downloads {
             return Ok((download.clone(), false));
         }
         if downloads.len() >= MAX_DOWNLOADS {
-            return Err(FetchError::Local(format!("{MAX_DOWNLOADS} downloads are under way; try again")));
+            // What only waits for the disk can give up its place: at worst an upstream is asked for it again.
+            downloads.retain(|_, download| !download.has_ended());
+        }
+        if downloads.len() >= MAX_DOWNLOADS {
+            return Err(FetchError::Busy(MAX_DOWNLOADS));
         }
         let growing = growing().map_err(|e| FetchError::Local(e.to_string()))?;
         let (sender, ended) = watch::channel(None);
@@ -176,5 +180,35 @@ impl Drop for Reporter {
         if downloads.get(&self.request).is_some_and(|download| download.ended.same_channel(&self.ended.subscribe())) {
             downloads.remove(&self.request);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::gomod::{ModulePath, Version};
+
+    fn start(downloads: &Arc<Downloads>, i: usize) -> Result<Option<Reporter>, FetchError> {
+        let request = Request::Mod(ModulePath::new("a.example/m").unwrap(), Version::new(&format!("v1.{i}.0")).unwrap());
+        let mut reporter = None;
+        downloads.join_or_start(&request, 0, false, || Ok(None), |started| reporter = Some(started))?;
+        Ok(reporter)
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_keeps_no_place_from_what_is_to_be_downloaded() {
+        let downloads = Arc::new(Downloads::default());
+        let reporters: Vec<_> = (0..MAX_DOWNLOADS).map(|i| start(&downloads, i).unwrap().unwrap()).collect();
+        assert!(matches!(start(&downloads, MAX_DOWNLOADS), Err(FetchError::Busy(_))));
+        assert!(start(&downloads, 7).unwrap().is_none(), "one that is under way is joined");
+        for reporter in &reporters[..2] {
+            reporter.report(Ok(Content::Small(Bytes::new())));
+        }
+        assert!(start(&downloads, 0).unwrap().is_none(), "so is one that has ended, while there is room");
+        let next = start(&downloads, MAX_DOWNLOADS).unwrap();
+        assert!(next.is_some(), "and gives way when there is none");
+        drop(reporters);
+        assert_eq!(downloads.lock().len(), 1, "places are given back by who has them");
     }
 }

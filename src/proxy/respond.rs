@@ -59,7 +59,9 @@ pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
 fn from_error(error: &FetchError) -> (Response<Body>, u64) {
     match error {
         FetchError::NotFound { status, text: words } => text(*status, words.clone()),
-        FetchError::Offline | FetchError::HeldBack | FetchError::Local(_) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        FetchError::Offline | FetchError::HeldBack | FetchError::Busy(_) | FetchError::Local(_) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
+        }
         FetchError::Private | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),
     }

@@ -140,6 +140,9 @@ pub enum FetchError {
     /// Nobody waits for it, and the upstream was in trouble a moment ago.
     #[error("not fetched ahead: the upstream is in trouble")]
     HeldBack,
+    /// As much is being downloaded as may be.
+    #[error("{0} downloads are under way; try again")]
+    Busy(usize),
     /// The cache's own disk failed.
     #[error("the cache can't write its volume: {0}")]
     Local(String),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,10 @@ const GROUP: Duration = Duration::from_millis(100);
 const MAX_GROUP: usize = 512;
 /// From this many files on, one sync of the file system is cheaper than one a file.
 const MANY: usize = 8;
-/// More than this many commits waiting hold up the next download: the disk is slower than the network.
+/// As many commits may wait. What comes then is not kept: memory is bounded, and whoever asked has it.
 const QUEUE: usize = 4096;
+/// More than this many commits waiting hold up the next download: the disk is slower than the network.
+const BEHIND: usize = QUEUE / 2;
 /// How long a download waits for a disk that has fallen behind.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A tenth of the share that the other threads have of a busy processor.
@@ -50,23 +52,48 @@ pub(super) enum Content {
 pub(super) struct Committer {
     queue: Option<mpsc::SyncSender<Commit>>,
     threads: Vec<JoinHandle<()>>,
-    /// Bytes that wait or are being written.
-    backlog: watch::Sender<u64>,
+    /// What waits or is being written.
+    backlog: watch::Sender<Backlog>,
+    /// The backlog of a disk that was waited for in vain.
+    stuck: Mutex<Option<Backlog>>,
+    /// [`PATIENCE`].
+    patience: Duration,
     usage: Arc<Usage>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Backlog {
+    bytes: u64,
+    commits: usize,
+    /// How many have left it.
+    done: u64,
+}
+
+impl Backlog {
+    fn enter(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.commits += 1;
+    }
+
+    fn leave(&mut self, bytes: u64, commits: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.commits = self.commits.saturating_sub(commits);
+        self.done += commits as u64;
+    }
 }
 
 impl Committer {
     pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>) -> io::Result<Self> {
         let (queue, commits) = mpsc::sync_channel(QUEUE);
-        let backlog = watch::Sender::new(0_u64);
+        let backlog = watch::Sender::new(Backlog::default());
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
         let run = move || {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once()) {
-                let bytes: u64 = batch.iter().map(Commit::size).sum();
+                let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
                 account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
                 account.release(commit(batch, &tmp, &account));
-                waiting.send_modify(|backlog| *backlog = backlog.saturating_sub(bytes));
+                waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };
         let account = Arc::clone(&usage);
@@ -80,43 +107,48 @@ impl Committer {
                 run();
             })?]
         };
-        Ok(Self { queue: Some(queue), threads, backlog, usage })
+        Ok(Self { queue: Some(queue), threads, backlog, stuck: Mutex::default(), patience: PATIENCE, usage })
     }
 
-    /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit.
+    /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit, and memory.
     pub(super) async fn caught_up(&self) {
         let most = self.usage.most_at_once() * 2;
         let mut backlog = self.backlog.subscribe();
-        let wait = backlog.wait_for(|backlog| *backlog <= most);
-        // A disk that does not answer must not hold up a build: the limit is what gives way.
-        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            tracing::warn!(seconds = PATIENCE.as_secs(), "the disk does not catch up; going on");
+        let is_done = |backlog: &Backlog| backlog.bytes <= most && backlog.commits <= BEHIND;
+        let now = *backlog.borrow();
+        if is_done(&now) || self.stuck().is_some_and(|stuck| stuck.done == now.done) {
+            return;
+        }
+        // A disk that does not answer must not hold up a build, nor every download of it anew: the limit is what gives way.
+        if tokio::time::timeout(self.patience, backlog.wait_for(is_done)).await.is_err() {
+            let now = *self.backlog.borrow();
+            *self.stuck() = Some(now);
+            tracing::warn!(seconds = self.patience.as_secs(), commits = now.commits, "the disk does not catch up; going on");
         }
     }
 
-    /// Queues an object. May block for a moment when the queue is full.
+    fn stuck(&self) -> MutexGuard<'_, Option<Backlog>> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an object, unless the queue is full. Never blocks.
     pub(super) fn send(&self, commit: Commit) -> io::Result<()> {
         let gone = || io::Error::other("the committing thread has ended");
         let size = commit.size();
         if self.usage.can_never_hold(size) {
             return Err(io::Error::other(format!("{size} bytes are more than this cache may hold")));
         }
-        self.backlog.send_modify(|backlog| *backlog += size);
-        let sent = self.queue.as_ref().ok_or_else(gone).and_then(|queue| queue.send(commit).map_err(|_| gone()));
+        self.backlog.send_modify(|backlog| backlog.enter(size));
+        let sent = self.queue.as_ref().ok_or_else(gone).and_then(|queue| {
+            queue.try_send(commit).map_err(|refused| match refused {
+                mpsc::TrySendError::Full(_) => io::Error::other(format!("the disk is slow: {QUEUE} objects wait for it")),
+                mpsc::TrySendError::Disconnected(_) => gone(),
+            })
+        });
         if sent.is_err() {
-            self.backlog.send_modify(|backlog| *backlog = backlog.saturating_sub(size));
+            self.backlog.send_modify(|backlog| backlog.leave(size, 1));
         }
         sent
-    }
-
-    /// Queues an object unless the queue is full.
-    pub(super) fn try_send(&self, commit: Commit) {
-        let size = commit.size();
-        self.backlog.send_modify(|backlog| *backlog += size);
-        if self.queue.as_ref().is_none_or(|queue| queue.try_send(commit).is_err()) {
-            self.backlog.send_modify(|backlog| *backlog = backlog.saturating_sub(size));
-            tracing::debug!("the disk is too slow to keep everything");
-        }
     }
 }
 
@@ -284,4 +316,56 @@ fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::R
 fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {
     // Nobody waits for it any more: whoever asked has its answer.
     let _nobody_waits = done.send(result);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    /// Whose disk does nothing: nobody takes from the queue.
+    fn on_a_dead_disk(places: usize) -> (Committer, mpsc::Receiver<Commit>) {
+        let (queue, commits) = mpsc::sync_channel(places);
+        let usage = Arc::new(Usage::new(PathBuf::from("/nowhere"), None, Arc::new(Metrics::new().unwrap())));
+        let (backlog, patience) = (watch::Sender::default(), Duration::from_millis(100));
+        (Committer { queue: Some(queue), threads: Vec::new(), backlog, stuck: Mutex::default(), patience, usage }, commits)
+    }
+
+    fn send(committer: &Committer) -> io::Result<()> {
+        let (done, _nobody_waits) = oneshot::channel();
+        committer.send(Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), done })
+    }
+
+    #[test]
+    fn what_finds_no_place_is_refused_at_once_and_counts_for_nothing() {
+        let (committer, commits) = on_a_dead_disk(2);
+        send(&committer).unwrap();
+        send(&committer).unwrap();
+        assert!(send(&committer).unwrap_err().to_string().contains("the disk is slow"));
+        let waiting = *committer.backlog.borrow();
+        assert_eq!((waiting.bytes, waiting.commits), (2, 2));
+        drop(commits);
+        assert!(send(&committer).unwrap_err().to_string().contains("has ended"));
+    }
+
+    #[tokio::test]
+    async fn many_small_objects_hold_up_the_next_download_once_and_a_dead_disk_no_other() {
+        let (committer, _commits) = on_a_dead_disk(QUEUE);
+        let took = async || {
+            let since = Instant::now();
+            committer.caught_up().await;
+            since.elapsed()
+        };
+        (0..BEHIND).for_each(|_| send(&committer).unwrap());
+        assert!(took().await < committer.patience, "as many may wait");
+        send(&committer).unwrap();
+        assert!(took().await >= committer.patience, "one more may not");
+        assert!(took().await < committer.patience, "a disk that does nothing is waited for once");
+        send(&committer).unwrap();
+        committer.backlog.send_modify(|backlog| backlog.leave(1, 1));
+        assert!(took().await >= committer.patience, "one that goes on is waited for again");
+        committer.backlog.send_modify(|backlog| backlog.leave(1, 1));
+        assert!(took().await < committer.patience, "it has caught up");
+    }
 }

@@ -201,7 +201,9 @@ impl Store {
     /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
     pub fn commit_later(&self, bytes: Bytes, to: PathBuf) {
         let (done, _nobody_waits) = oneshot::channel();
-        self.committer.try_send(Commit { content: Content::Bytes(bytes), to, done });
+        if let Err(error) = self.committer.send(Commit { content: Content::Bytes(bytes), to, done }) {
+            tracing::debug!(%error, "not kept");
+        }
     }
 
     /// Makes a verified zip visible, its hash before it: a visible zip always has its `.ziphash`.
@@ -214,10 +216,10 @@ impl Store {
 
     async fn commit(&self, content: Content, to: PathBuf) -> io::Result<()> {
         let (done, result) = oneshot::channel();
-        let committer = Arc::clone(&self.committer);
-        let send = tokio::task::spawn_blocking(move || committer.send(Commit { content, to, done }));
-        send.await.map_err(io::Error::other)??;
-        let result = result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended")));
+        let result = match self.committer.send(Commit { content, to, done }) {
+            Ok(()) => result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended"))),
+            Err(error) => Err(error),
+        };
         result.inspect_err(|error| {
             self.trouble.note(error);
             self.metrics.uncached.inc();
