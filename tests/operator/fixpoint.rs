@@ -105,7 +105,8 @@ async fn world(stage: &Stage, name: &str, seed: u64) -> (String, Meddler, super:
 }
 
 async fn await_end(stage: &Stage, namespace: &str, end: &BTreeMap<String, Value>, what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(90);
+    // Faults go on all the while, and after each the operator waits longer, up to a minute.
+    let deadline = Instant::now() + Duration::from_secs(300);
     loop {
         let now = snapshot(stage, namespace).await;
         if now == *end && is_observed(stage, namespace).await {
