@@ -1,7 +1,6 @@
 //! Packages that a go command takes for modules: for `go install a.example/m/cmd/tool@v1.2.3` it asks for a module at every
 //! prefix of the path, and the answer to the longest decides. An outage there would fail a build whose module is cached.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,7 +35,7 @@ impl Cache {
         modules_above(path).find_map(|(module, folder)| {
             let highest = || Version::new(self.store.cached_versions(&module).last()?).ok();
             let version = version.cloned().or_else(highest)?;
-            let zip: PathBuf = self.store.path(&Request::Zip(module.clone(), version.clone()));
+            let zip = self.store.path(&Request::Zip(module.clone(), version.clone()));
             let has_folder = zip_has_folder(std::fs::File::open(zip).ok()?, &module, &version, folder).unwrap_or_default();
             has_folder.then(|| format!("{}@{}", module.as_str(), version.as_str()))
         })

@@ -15,7 +15,7 @@ pub(super) fn build(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -
     let storage = &cache.cache.spec.storage;
     let living = stored.filter(|claim| claim.metadata.deletion_timestamp.is_none());
     // What never had a volume can't be changed, but made anew: then all of it is as the spec has it.
-    let kept = living.filter(|claim| !never_had_a_volume(claim) || !differs(cache, claim));
+    let kept = living.filter(|claim| !gives_way(cache, claim));
     let spec = kept.and_then(|claim| claim.spec.as_ref());
     let name = &cache.names.proxy;
     PersistentVolumeClaim {
@@ -47,8 +47,11 @@ fn size(stored: Option<&PersistentVolumeClaim>, wanted: &str) -> String {
 
 /// The claim that is stored, if another has to take its place, which costs nothing.
 pub(super) fn to_be_replaced(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -> Option<PersistentVolumeClaim> {
-    let living = stored.filter(|claim| claim.metadata.deletion_timestamp.is_none());
-    living.filter(|claim| never_had_a_volume(claim) && differs(cache, claim)).cloned()
+    stored.filter(|claim| claim.metadata.deletion_timestamp.is_none() && gives_way(cache, claim)).cloned()
+}
+
+fn gives_way(cache: &Validated, claim: &PersistentVolumeClaim) -> bool {
+    never_had_a_volume(claim) && differs(cache, claim)
 }
 
 fn never_had_a_volume(claim: &PersistentVolumeClaim) -> bool {
