@@ -65,7 +65,7 @@ pub(super) struct Committer {
 struct Backlog {
     bytes: u64,
     commits: usize,
-    /// How many have left it.
+    /// How many the disk has taken, or failed to take.
     done: u64,
 }
 
@@ -76,9 +76,14 @@ impl Backlog {
     }
 
     fn leave(&mut self, bytes: u64, commits: usize) {
+        self.refuse(bytes, commits);
+        self.done += commits as u64;
+    }
+
+    /// What never came to the disk does not show that it goes on.
+    fn refuse(&mut self, bytes: u64, commits: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
         self.commits = self.commits.saturating_sub(commits);
-        self.done += commits as u64;
     }
 }
 
@@ -146,7 +151,7 @@ impl Committer {
             })
         });
         if sent.is_err() {
-            self.backlog.send_modify(|backlog| backlog.leave(size, 1));
+            self.backlog.send_modify(|backlog| backlog.refuse(size, 1));
         }
         sent
     }
@@ -344,7 +349,7 @@ mod tests {
         send(&committer).unwrap();
         assert!(send(&committer).unwrap_err().to_string().contains("the disk is slow"));
         let waiting = *committer.backlog.borrow();
-        assert_eq!((waiting.bytes, waiting.commits), (2, 2));
+        assert_eq!((waiting.bytes, waiting.commits, waiting.done), (2, 2, 0));
         drop(commits);
         assert!(send(&committer).unwrap_err().to_string().contains("has ended"));
     }
