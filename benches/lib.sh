@@ -1,6 +1,7 @@
 # Shared by the benchmarks: programs, ports, processes of our own, medians.
 top=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd); cd "$top"
 work=$(mktemp -d) pids=()
+server=(taskset -c 0) # what a server is started with
 cleanup() { kill "${pids[@]}" 2>/dev/null || true; wait 2>/dev/null; umount "$work/volume" 2>/dev/null || true; chmod -R u+w "$work"; rm -rf "$work"; }
 trap cleanup EXIT
 
@@ -25,10 +26,10 @@ release() { # builds, and prints, the binary; BINARY: one that is built already
   [ -n "${BINARY:-}" ] || cargo build --locked -q --release
   echo "${BINARY:-$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/gomodcache}"
 }
-mirror() { # FOLDER PAUSE: an upstream with latency; sets mirror_address, mirror_key and mirror_pid
+mirror() { # FOLDER PAUSE: an upstream with latency, run by "${server[@]}"; sets mirror_address, mirror_key and mirror_pid
   [ -x "$work/mirror" ] || go -C tests/oracle build -o "$work/mirror" ./mirror
   local said; said=$(mktemp -p "$work")
-  "$work/mirror" "$1" "$2" sum.example >"$said" & mirror_pid=$!; pids+=("$mirror_pid")
+  "${server[@]}" "$work/mirror" "$1" "$2" sum.example >"$said" & mirror_pid=$!; pids+=("$mirror_pid")
   until [ "$(wc -l <"$said")" -ge 2 ]; do sleep 0.05; done
   mirror_address=$(sed -n 1p "$said") mirror_key=$(sed -n 2p "$said")
 }

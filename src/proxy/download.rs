@@ -50,9 +50,10 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// Waits until there is something to answer.
+    /// Waits until there is something to answer a client.
     pub(super) async fn content(self) -> Result<Content, FetchError> {
         if let Some(growing) = &self.growing {
+            growing.want();
             let mut progress = growing.watch();
             loop {
                 let now = *progress.borrow_and_update();

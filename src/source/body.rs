@@ -1,13 +1,15 @@
 //! The body of an answer and the verdict on it: small ones in memory, zips into a growing file that others read already.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
@@ -19,6 +21,9 @@ const MAX_SMALL_BYTES: u64 = 16 << 20;
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 /// At most this many received pieces are written at once.
 const PIECES: usize = 32;
+/// How many zips that no client waits for are checked at once: with half of the processors, in the order in which they came.
+/// All at once, each would be late, and the one that a client needs first no sooner than the rest.
+static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |n| n.get().div_ceil(2))));
 
 impl Upstream {
     /// Takes a body. The first `skip` bytes of a zip are here already, from a transfer that broke.
@@ -157,6 +162,7 @@ impl Upstream {
         let (Check::Zip(module, version), Some(file)) = (wanted.check.clone(), &wanted.file) else {
             return Err(FetchError::Local("a file that is no zip".to_owned()));
         };
+        let _turn = turn(file, &CHECKS_AHEAD).await;
         let reader = file.reader();
         let verdict = tokio::task::spawn_blocking(move || hash_zip(reader, &module, &version));
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
@@ -219,6 +225,15 @@ impl Upstream {
     }
 }
 
+/// Waits for one of the places, unless a client waits: then there is always one.
+async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+    tokio::select! {
+        biased;
+        () = file.wanted() => None,
+        turn = places.acquire() => turn.ok(),
+    }
+}
+
 /// An encoding other than none.
 fn encoding(response: &Response) -> Option<String> {
     let encoding = response.headers().get(CONTENT_ENCODING)?.to_str().unwrap_or("?").trim().to_ascii_lowercase();
@@ -238,4 +253,31 @@ fn without_pseudo_versions(list: Bytes) -> Bytes {
 
 fn is_html(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).is_some_and(|t| t.starts_with("text/html"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Store;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test]
+    async fn a_zip_that_nobody_waits_for_is_checked_in_its_turn_and_one_that_a_client_waits_for_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None, &Arc::new(Metrics::new().unwrap())).unwrap();
+        let (ahead, places) = (store.growing().unwrap(), Semaphore::new(1));
+        let first = turn(&ahead, &places).await;
+        assert!(first.is_some());
+        let mut second = Box::pin(turn(&ahead, &places));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "there is one place");
+        drop(first);
+        let second = second.await;
+        assert!(second.is_some());
+        let third = tokio::join!(turn(&ahead, &places), async { ahead.want() }).0;
+        assert!(third.is_none(), "a client came");
+        assert!(turn(&ahead, &places).await.is_none());
+    }
 }

@@ -47,6 +47,8 @@ pub struct Growing {
     progress: watch::Sender<Progress>,
     /// Whether a client has bytes of it.
     shown: Mutex<bool>,
+    /// Whether a client waits for it.
+    wanted: watch::Sender<bool>,
 }
 
 /// Where the bytes are.
@@ -74,7 +76,7 @@ impl Growing {
     }
 
     fn at(place: Place, memory: Arc<Budget>) -> Self {
-        Self { place: Mutex::new(place), memory, progress: watch::Sender::default(), shown: Mutex::default() }
+        Self { place: Mutex::new(place), memory, progress: watch::Sender::default(), shown: Mutex::default(), wanted: watch::Sender::default() }
     }
 
     /// The open file, for reading. It is another one after a move, with the same bytes.
@@ -112,6 +114,18 @@ impl Growing {
     #[must_use]
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()
+    }
+
+    /// Notes that a client waits for it.
+    pub fn want(&self) {
+        self.wanted.send_replace(true);
+    }
+
+    /// Waits until a client waits for it.
+    pub async fn wanted(&self) {
+        let mut wanted = self.wanted.subscribe();
+        // The sender is here, so it can't be closed.
+        drop(wanted.wait_for(|wanted| *wanted).await);
     }
 
     /// Asks to show it to a client: `false` while there is nothing to show. From then on it can't be taken back.
