@@ -187,6 +187,8 @@ impl Drop for Reporter {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::gomod::{ModulePath, Version};
 
@@ -211,5 +213,19 @@ mod tests {
         assert!(next.is_some(), "and gives way when there is none");
         drop(reporters);
         assert_eq!(downloads.lock().len(), 1, "places are given back by who has them");
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_ahead_learns_that_a_client_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(folder.path(), None, &Arc::new(crate::telemetry::Metrics::new().unwrap())).unwrap();
+        let growing = Arc::new(store.growing().unwrap());
+        let (ended, receiver) = watch::channel(None);
+        let download = Download { epoch: 0, ended: receiver, growing: Some(Arc::clone(&growing)) };
+        let mut wanted = Box::pin(growing.wanted());
+        assert!(download.clone().ended().now_or_never().is_none() && (&mut wanted).now_or_never().is_none());
+        assert!(download.content().now_or_never().is_none());
+        assert!(wanted.now_or_never().is_some());
+        drop(ended);
     }
 }
