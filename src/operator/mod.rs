@@ -65,7 +65,7 @@ pub struct Settings {
     pub redirect_hosts: Vec<String>,
     /// The image of the proxies.
     pub proxy_image: String,
-    /// How a change of that image reaches the caches.
+    /// How a change of that image, or of the pods that this release makes, reaches the caches.
     pub rollouts: RolloutLimits,
     /// Name servers to ask in place of the system's.
     pub name_servers: Vec<SocketAddr>,
@@ -210,8 +210,8 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
     if !memory.watched.deployments.is_listed() {
         return Err(ReconcileError::Unlisted("deployments"));
     }
-    let Some((image, turn)) = rollouts.begin(view, metrics, &valid).await? else { return Ok(None) };
-    let valid = validate::Validated { guests, beyond, image, ..valid };
+    let Some((image, kept, turn)) = rollouts.begin(view, metrics, &valid).await? else { return Ok(None) };
+    let valid = validate::Validated { guests, beyond, image, kept, ..valid };
     let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
     let credentials = credentials::collect(
         &namespace,

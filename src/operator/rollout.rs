@@ -1,10 +1,11 @@
-//! Whose turn it is to run a new proxy image. When the operator's proxy image changes, caches take it a few at a time, and when
-//! one of them does not become ready with it, the others keep what they have. Needs a client.
+//! Whose turn it is to get new pods. When the operator's proxy image changes, or another release of the operator makes the pod
+//! template differently, caches take that a few at a time, and when one of them does not become ready with it, the others keep
+//! what they have. What a user changes waits for nobody. Needs a client.
 //!
 //! The truth lies in the cluster: the Deployment of a cache that has its turn bears [`ROLLING_SINCE`], from before it gets the
 //! image until its pods are proved. Whoever leads finds it there. Memory only bridges the moment until the watch shows a turn.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::apply::{Applied, is_ours};
 use super::build::names::Names;
-use super::build::{IMAGE_FROM, IMAGE_FROM_OPERATOR};
+use super::build::{IMAGE_FROM, IMAGE_FROM_OPERATOR, Kept, Marks, PODS_ASKED, PODS_MADE, marks};
 use super::conditions::Verdict;
 use super::metrics::Metrics;
 use super::reports::{self, Survey};
@@ -29,12 +30,12 @@ use crate::api::GoModuleCache;
 /// all of them by it.
 pub(crate) const ROLLING_SINCE: &str = "gomodcache.io/rolling-since";
 
-/// The condition that says whether a cache has the image that it should have.
+/// The condition that says whether a cache has the image and the pods that it should have.
 pub(crate) const ROLLED_OUT: &str = "RolledOut";
 /// The reasons for which it has not.
 pub(crate) const ROLLOUT_REASONS: [&str; 5] = ["RollingOut", "WaitingForTurn", "RolloutFailed", "RolloutStopped", "Paused"];
 
-/// How a new image reaches the caches.
+/// How new pods reach the caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolloutLimits {
     /// How many have their turn at a time; at least one.
@@ -46,13 +47,13 @@ pub struct RolloutLimits {
 /// What a cache has to do with a roll-out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Nothing: it is new, has an image of its own, or the one that is wanted.
+    /// Nothing: it is new, or has what is wanted, or its user wants it so.
     None,
     /// It has its turn since this time, in seconds.
     Rolling(i64),
     /// It had its turn, and now has an image of its own.
     Left,
-    /// It keeps the image that it has. `stopped`: because another did not become ready with the new one.
+    /// It keeps the pods that it has. `stopped`: because another did not become ready with the new one.
     Waiting { stopped: bool },
     /// It is paused: it keeps everything that it has.
     Paused,
@@ -67,11 +68,14 @@ pub(crate) struct Rollouts {
 /// By the UIDs of Deployments, and never more than there are.
 #[derive(Default)]
 struct Memory {
-    /// Who was given a turn that the watch does not show yet.
-    given: HashSet<String>,
+    /// Who was given a turn that the watch does not show yet, and what the watch showed instead.
+    given: HashMap<String, Pods>,
     /// Whose turn waits with all the rest of the cache, and holds up nobody.
     paused: HashSet<String>,
 }
+
+/// What a Deployment says of its pods: their image, and the label [`PODS_MADE`].
+type Pods = (Option<String>, Option<String>);
 
 impl Rollouts {
     /// Has given no turn yet.
@@ -80,56 +84,65 @@ impl Rollouts {
         Self { limits, memory: Mutex::default() }
     }
 
-    /// The image that this cache runs for now, and its turn, which is noted in the cluster before it counts. `None`: by what was
-    /// seen its turn has come, and that is for a live view to note.
+    /// The image that this cache runs for now, the pods that it keeps where they would change, and its turn, which is noted in the
+    /// cluster before it counts. `None`: by what was seen its turn has come, and that is for a live view to note.
     ///
     /// # Errors
     /// The API server's.
-    pub(crate) async fn begin(&self, view: View<'_>, metrics: &Metrics, valid: &Validated) -> Result<Option<(String, Turn)>, kube::Error> {
+    pub(crate) async fn begin(
+        &self,
+        view: View<'_>,
+        metrics: &Metrics,
+        valid: &Validated,
+    ) -> Result<Option<(String, Option<Kept>, Turn)>, kube::Error> {
         let Validated { cache, namespace, names, image: wanted, .. } = valid;
+        let at_once = |turn: Turn| Ok(Some((wanted.clone(), None, turn)));
         let cache_uid = cache.meta().uid.as_deref().unwrap_or_default();
         let owned = |deployment: &Deployment| is_ours(&deployment.metadata, cache_uid);
         let deployments = &view.memory.watched.deployments.seen;
         let shown = deployments.get(&ObjectRef::new(&names.proxy).within(namespace)).filter(|shown| owned(shown));
-        let Some(shown) = shown else { return Ok(Some((wanted.clone(), Turn::None))) };
+        let Some(shown) = shown else { return at_once(Turn::None) };
         self.note_pause(&shown, cache.spec.paused);
         // What it runs is kept by writing it again, so for a live view it must not be what a late watch shows.
         let stored = view.child::<Deployment>(namespace, &names.proxy).await?.filter(owned);
-        let Some(stored) = stored else { return Ok(Some((wanted.clone(), Turn::None))) };
-        if let Some(turn) = turn_at_its_image(&stored, cache, wanted) {
-            return Ok(Some((wanted.clone(), turn)));
-        }
+        let Some(stored) = stored else { return at_once(Turn::None) };
+        let due = match due(&stored, cache, wanted, &marks(valid)) {
+            Ok(due) => due,
+            Err(turn) => return at_once(turn),
+        };
         if cache.spec.paused {
-            return Ok(Some((wanted.clone(), Turn::Paused)));
+            return at_once(Turn::Paused);
         }
         let now = Timestamp::now().as_second();
         // One that has its turn keeps it when a better image comes, and has all its time for that.
         if rolling_since(&stored).is_none() {
-            if let Some(turn) = self.queue(deployments, &stored, wanted, now, view.live) {
-                return Ok(Some((image(&stored).unwrap_or(wanted).to_owned(), turn)));
+            if let Some(turn) = self.queue(deployments, &stored, now, view.live) {
+                let kept = stored.spec.as_ref().filter(|_| due == Due::Template).map(|spec| spec.template.clone());
+                let kept = kept.map(|template| Kept { template, made: label(&stored, PODS_MADE) });
+                return Ok(Some((image(&stored).unwrap_or(wanted).to_owned(), kept, turn)));
             }
             // It serves nobody, so that it can lose nothing and prove nothing.
             if !is_available(&stored) {
-                return Ok(Some((wanted.clone(), Turn::None)));
+                return at_once(Turn::None);
             }
         }
         if !view.live {
             return Ok(None);
         }
         note(&Api::namespaced(view.client.clone(), namespace), metrics, &stored, json!(now.to_string())).await?;
-        tracing::info!(image = wanted, "rolls out");
-        Ok(Some((wanted.clone(), Turn::Rolling(now))))
+        tracing::info!(image = wanted, ?due, "rolls out");
+        at_once(Turn::Rolling(now))
     }
 
     /// Why this one has to wait, or `None`, and then, if it is to begin now, it is counted among those that have their turn.
-    fn queue(&self, deployments: &Store<Deployment>, own: &Deployment, wanted: &str, now: i64, begins: bool) -> Option<Turn> {
+    fn queue(&self, deployments: &Store<Deployment>, own: &Deployment, now: i64, begins: bool) -> Option<Turn> {
         let own_uid = own.uid().unwrap_or_default();
         let all = deployments.state();
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let Memory { given, paused } = &mut *memory;
-        let is_unseen = |uid: &String| {
+        let is_unseen = |uid: &String, before: &mut Pods| {
             let shown = all.iter().find(|deployment| deployment.metadata.uid.as_ref() == Some(uid));
-            shown.is_some_and(|shown| rolling_since(shown).is_none() && image(shown) != Some(wanted))
+            shown.is_some_and(|shown| rolling_since(shown).is_none() && pods(shown) == *before)
         };
         given.retain(is_unseen);
         paused.retain(|uid| all.iter().any(|deployment| deployment.metadata.uid.as_ref() == Some(uid)));
@@ -138,12 +151,12 @@ impl Rollouts {
         if rolling.iter().any(|(_, since)| self.is_late(*since, now)) {
             return Some(Turn::Waiting { stopped: true });
         }
-        let unseen = given.iter().filter(|uid| **uid != own_uid && !paused.contains(*uid)).count();
+        let unseen = given.keys().filter(|uid| **uid != own_uid && !paused.contains(*uid)).count();
         if rolling.len() + unseen >= self.limits.at_once {
             return Some(Turn::Waiting { stopped: false });
         }
         if begins && is_available(own) {
-            given.insert(own_uid);
+            given.insert(own_uid, pods(own));
         }
         None
     }
@@ -193,17 +206,19 @@ impl Rollouts {
                 false,
                 "WaitingForTurn",
                 format!(
-                    "a new proxy image rolls out, to {} cache(s) at a time; until it is this one's turn it runs {image}",
+                    "a new proxy image or pod template rolls out, to {} cache(s) at a time; until it is this one's turn it keeps its pods with {image}",
                     self.limits.at_once
                 ),
             ),
             (Turn::Waiting { stopped: true }, _) => {
                 let message = format!(
-                    "another cache did not become ready with the new proxy image, so this one keeps {image}; `kubectl get deployments -A -l {ROLLING_SINCE}` shows which: mend it, or give the operator another proxy image"
+                    "another cache did not become ready with the new proxy image or pod template, so this one keeps its pods with {image}; `kubectl get deployments -A -l {ROLLING_SINCE}` shows which: mend it, or give the operator another proxy image"
                 );
                 (false, "RolloutStopped", message)
             }
-            (Turn::Paused, _) => (false, "Paused", "spec.paused is true, so the new proxy image is held back with all else".to_owned()),
+            (Turn::Paused, _) => {
+                (false, "Paused", "spec.paused is true, so the new proxy image or pod template is held back with all else".to_owned())
+            }
             (Turn::Rolling(since), Some(why)) if self.is_late(*since, Timestamp::now().as_second()) => {
                 let message = format!(
                     "not ready with {image} within {} s: {why}. No other cache begins until this one is ready; give the operator another proxy image, or this cache its own with spec.image",
@@ -225,15 +240,40 @@ async fn note(api: &Api<Deployment>, metrics: &Metrics, deployment: &Deployment,
     Ok(())
 }
 
-/// The turn of a cache that needs none to get the image that it should have.
-fn turn_at_its_image(deployment: &Deployment, cache: &GoModuleCache, wanted: &str) -> Option<Turn> {
-    let since = rolling_since(deployment);
-    if cache.spec.image.is_some() {
-        return Some(if since.is_some() { Turn::Left } else { Turn::None });
+/// What a cache has to wait with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The image of the operator's setting, and nothing else.
+    Image,
+    /// The whole pod template, its image included.
+    Template,
+}
+
+/// What another image of the operator's setting or another release of it changes, or the turn of a cache that needs none.
+fn due(stored: &Deployment, cache: &GoModuleCache, image_wanted: &str, wanted: &Marks) -> Result<Due, Turn> {
+    let since = rolling_since(stored);
+    let is_from_operator = label(stored, IMAGE_FROM).is_some_and(|from| from == IMAGE_FROM_OPERATOR);
+    if cache.spec.image.is_some() && is_from_operator {
+        return Err(if since.is_some() { Turn::Left } else { Turn::None });
+    }
+    // What a user asks for comes with all that this release makes of it: the pods are replaced anyway.
+    let is_asked_anew = label(stored, PODS_ASKED).is_some_and(|asked| asked != wanted.asked);
+    if !is_asked_anew && label(stored, PODS_MADE).as_ref() != Some(&wanted.made) {
+        return Ok(Due::Template);
     }
     // Whoever takes back an image of his own waits for nobody.
-    let is_from_operator = deployment.labels().get(IMAGE_FROM).is_some_and(|from| from == IMAGE_FROM_OPERATOR);
-    (!is_from_operator || image(deployment) == Some(wanted)).then(|| since.map_or(Turn::None, Turn::Rolling))
+    if is_from_operator && image(stored) != Some(image_wanted) {
+        return Ok(Due::Image);
+    }
+    Err(since.map_or(Turn::None, Turn::Rolling))
+}
+
+fn label(deployment: &Deployment, key: &str) -> Option<String> {
+    deployment.labels().get(key).cloned()
+}
+
+fn pods(deployment: &Deployment) -> Pods {
+    (image(deployment).map(str::to_owned), label(deployment, PODS_MADE))
 }
 
 /// Labels are no identity: this much at least only the owner of a cache can forge, since the garbage collector removes what

@@ -3,6 +3,7 @@
 use kube::{Resource, ResourceExt};
 use url::{Host, Url};
 
+use super::build::Kept;
 use super::build::names::Names;
 use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
@@ -54,6 +55,8 @@ pub(crate) struct Validated {
     pub bundle_problems: Vec<Problem>,
     /// The image of the proxy.
     pub image: String,
+    /// Pods that stay as they are until their turn. Found out after the validation.
+    pub kept: Option<Kept>,
     /// Other namespaces that the spec lists and that ask for the clients' environment, sorted. Found out after the validation.
     pub guests: Vec<String>,
     /// Other namespaces that the spec lists and that are out of the operator's reach, in its order. Found out with them.
@@ -122,6 +125,7 @@ pub(crate) fn validate(
         wanted,
         bundle_problems,
         image,
+        kept: None,
         guests: Vec::new(),
         beyond: Vec::new(),
     })

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::cluster::{apply, cluster, eventually, kubectl_ok, pod_uid};
+use gomodcache::report::config_digest;
+
+use super::cluster::{apply, cluster, eventually, kubectl_ok, metrics, path_from_top, pod_uid, script};
 use super::{CACHE, stage};
 
 const OPERATOR: &str = "deployment/gomodcache-operator";
@@ -143,5 +145,68 @@ fn e3_an_upstream_with_a_secret_and_a_ca_bundle_of_its_own_joins_without_a_resta
         has_it && condition("ci", "ConfigurationApplied", "status") == "True"
     });
     assert_eq!(pod_uid("build", "ci"), uid, "the pod was replaced");
+    apply(CACHE);
+}
+
+/// An image of this build that speaks these versions of the configuration for its own, as another release would.
+fn release_that_speaks(versions: &str, tag: &str) -> String {
+    let (image, archive) = (format!("gomodcache:{tag}"), path_from_top("target/image/release.tar"));
+    let speaks = format!("GOMODCACHE_CONFIG_VERSIONS={versions}");
+    let binary = format!("{}:/gomodcache:0755", path_from_top("target/image/gomodcache"));
+    let certificates = "/etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt";
+    let arguments = ["--ref", &image, "--entrypoint", "/gomodcache", "--user", "65532:65532", "--env", &speaks];
+    let added = ["--add", &binary, "--add", certificates, &archive];
+    script(&path_from_top("deploy/image/oci-archive"), &[&arguments[..], &added].concat());
+    cluster(&["load-image", &image, &archive]);
+    image
+}
+
+/// The file of the configuration that a cache's pod runs, of those that the operator writes.
+fn runs(cache: &str) -> Option<String> {
+    let files = kubectl_ok(&["-n", "build", "get", "configmap", &format!("{cache}-config"), "-o", "jsonpath={.data}"]);
+    let files: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&files).unwrap();
+    let seen = metrics("build", cache);
+    let info = seen.keys().find(|name| name.starts_with("gomodcache_config_info{"))?;
+    files.into_iter().find(|(_, text)| info.contains(&config_digest(text.as_str().unwrap()))).map(|(name, _)| name)
+}
+
+/// A change of the spec reaches the pod, which runs this file of it.
+fn takes_a_change(change: &str, file: &str) {
+    apply(&CACHE.replace("spec:", &format!("spec:\n  privateModules: [{{pattern: {change}.corp.example/*}}]")));
+    let generation = kubectl_ok(&["-n", "build", "get", "gomodulecache", "ci", "-o", "jsonpath={.metadata.generation}"]);
+    eventually(&format!("{change}: the pod runs it from {file}"), || {
+        let config = kubectl_ok(&["-n", "build", "get", "configmap", "ci-config", "-o", "jsonpath={.data}"]);
+        let is_said = condition("ci", "ConfigurationApplied", "observedGeneration") == generation
+            && condition("ci", "ConfigurationApplied", "status") == "True";
+        is_said && config.contains(change) && runs("ci").as_deref() == Some(file)
+    });
+}
+
+#[test]
+fn e4_operators_and_proxies_of_neighbouring_config_versions_work_together_also_after_a_rollback() {
+    let Some(_stage) = stage() else { return };
+    rolled_out();
+    let begun = Instant::now();
+    let path = "jsonpath={.spec.template.spec.containers[0].image}";
+    let this = kubectl_ok(&["-n", "gomodcache-system", "get", OPERATOR, "-o", path]);
+    let (next, before) = (release_that_speaks("1,2", "v2"), pod_uid("build", "ci"));
+
+    change_operator(&["image", OPERATOR, &format!("operator={next}")]);
+    takes_a_change("operator-of-the-next", "proxy.yaml");
+    let written = kubectl_ok(&["-n", "build", "get", "configmap", "ci-config", "-o", "jsonpath={.data}"]);
+    assert!(written.contains("proxy.v2.yaml"), "the operator writes the next version, too");
+    assert_eq!(pod_uid("build", "ci"), before, "a new operator replaced the pod");
+
+    change_operator(&["env", OPERATOR, &format!("GOMODCACHE_PROXY_IMAGE={next}")]);
+    eventually("the proxy is of the next release", || image("ci") == next && condition("ci", "RolledOut", "reason") == "Current");
+    takes_a_change("both-of-the-next", "proxy.v2.yaml");
+    let after = pod_uid("build", "ci");
+    assert!(!after.is_empty() && after != before, "a new image makes a new pod");
+
+    // What is rolled back is the operator alone: its setting still names the newer proxy.
+    change_operator(&["image", OPERATOR, &format!("operator={this}")]);
+    takes_a_change("operator-rolled-back", "proxy.yaml");
+    assert_eq!((pod_uid("build", "ci"), image("ci")), (after, next), "a rollback of the operator replaced the pod");
+    eprintln!("three steps of two releases in {:.0?}", begun.elapsed());
     apply(CACHE);
 }

@@ -168,3 +168,82 @@ async fn a_new_image_stops_at_the_first_cache_that_does_not_become_ready_until_a
         stage.eventually("nothing is stopped", async || stage.status(cache).await["effective"]["image"] == GOOD).await;
     }
 }
+
+/// As an earlier release would have made the pods: with another time to end. Without a mark, as one that knew of none.
+async fn as_of_an_earlier_release(stage: &Stage, cache: &str, mark: &Value) {
+    let patch = json!({
+        "metadata": {"labels": {"gomodcache.io/pods-made": mark}},
+        "spec": {"template": {"spec": {"terminationGracePeriodSeconds": EARLIER}}},
+    });
+    stage.patch("Deployment", &format!("{cache}-proxy"), &patch).await;
+}
+
+const EARLIER: i64 = 31;
+
+async fn of_this_release<'a>(stage: &Stage, caches: &[&'a str]) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for cache in caches {
+        if deployment(stage, cache).await.data["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] != EARLIER {
+            found.push(*cache);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn pods_that_another_release_makes_differently_come_by_turns_and_a_user_waits_for_none() {
+    let Some(stage) = stage_alone("templates").await else { return };
+    let _stopped = stage.without_the_operator().await;
+    let new = operator(&stage).await;
+    let (caches, addresses) = (["oak", "pea", "rue"], ["127.77.20.11", "127.77.20.12", "127.77.20.13"]);
+    let _proxies = serving(&stage, &new, &[(caches[0], addresses[0]), (caches[1], addresses[1]), (caches[2], addresses[2])]).await;
+    let run = async |cache: &str| {
+        stage.eventually("the old pod is gone", async || !is_available(&deployment(&stage, cache).await)).await;
+        run_pod(&stage, cache, OLD, addresses[caches.iter().position(|name| *name == cache).unwrap()]).await;
+        stage.eventually("it serves", async || is_available(&deployment(&stage, cache).await)).await;
+    };
+    for (cache, mark) in caches.into_iter().zip([json!("earlier"), json!("earlier"), Value::Null]) {
+        as_of_an_earlier_release(&stage, cache, &mark).await;
+        run(cache).await;
+    }
+
+    let release = new.clone().with(&["--proxy-image", OLD, "--rollout-deadline", "4s"]).start("pod-release");
+    stage.eventually("one begins", async || of_this_release(&stage, &caches).await.len() == 1).await;
+    let first = of_this_release(&stage, &caches).await[0];
+    let others: Vec<&str> = caches.into_iter().filter(|cache| *cache != first).collect();
+    for (cache, expected) in [(first, "RolloutFailed"), (others[0], "RolloutStopped"), (others[1], "RolloutStopped")] {
+        stage.eventually(&format!("{cache} says {expected}"), async || reason(&stage, cache).await == expected).await;
+    }
+    assert_eq!(of_this_release(&stage, &caches).await, [first]);
+    for other in &others {
+        stage.settle(other).await;
+    }
+    let before = versions(&stage, &others).await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(versions(&stage, &others).await, before, "who waits is left alone");
+
+    // What a running pod takes does not take the template along; what a user asks of the pods does.
+    let mut changed = on_no_node(without_names());
+    changed["privateModules"] = json!([{"pattern": "git.corp.example/*"}]);
+    stage.cache(others[0], &changed).await;
+    stage.eventually("a hot change", async || super::proxies::config_of(&stage, others[0]).await.contains("git.corp.example")).await;
+    stage.settle(others[0]).await;
+    assert_eq!(of_this_release(&stage, &caches).await, [first]);
+    changed["podTemplate"]["labels"] = json!({"team": "a"});
+    stage.cache(others[0], &changed).await;
+    let label = async || deployment(&stage, others[0]).await.data["spec"]["template"]["metadata"]["labels"]["team"] == "a";
+    stage.eventually("a change by the user is carried out", label).await;
+    assert_eq!(of_this_release(&stage, &others).await, [others[0]]);
+
+    // Once the first is ready, the last has its turn.
+    assert_eq!(of_this_release(&stage, &[others[1]]).await.len(), 0);
+    run(others[0]).await;
+    run(first).await;
+    stage.eventually("the last begins", async || of_this_release(&stage, &caches).await.len() == 3).await;
+    run(others[1]).await;
+    for cache in caches {
+        stage.eventually("all are rolled out", async || reason(&stage, cache).await == "Current").await;
+    }
+    release.signal("TERM");
+    release.ended();
+}

@@ -153,7 +153,9 @@ async fn snapshot(stage: &Stage, cache: &str) -> BTreeMap<String, Value> {
             } else {
                 data.as_object_mut().unwrap().remove("status");
             }
-            let text = json!({"labels": meta.labels, "owners": owners, "data": data, "deleting": meta.deletion_timestamp.is_some()});
+            // The names are in this digest.
+            let labels: BTreeMap<_, _> = meta.labels.iter().flatten().filter(|(key, _)| *key != "gomodcache.io/pods-made").collect();
+            let text = json!({"labels": labels, "owners": owners, "data": data, "deleting": meta.deletion_timestamp.is_some()});
             let text = text.to_string().replace(cache, "CACHE");
             objects.insert(format!("{kind} {name}").replace(cache, "CACHE"), serde_json::from_str(&text).unwrap());
         }

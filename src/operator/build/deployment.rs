@@ -9,15 +9,47 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
 
-use super::{IMAGE_FROM, IMAGE_FROM_OPERATOR, Validated, labels, owned, selector};
+use super::{IMAGE_FROM, IMAGE_FROM_OPERATOR, PODS_ASKED, PODS_MADE, Validated, labels, owned, selector};
 use crate::api::AccessMode;
 use crate::config::{ADMIN_PORT, CACHE_DIR, CONFIG_DIR, CONFIG_FILE, CREDENTIALS_DIR, HTTP_PORT};
+use crate::report::config_digest;
 
 /// The user that the proxy runs as; the one that distroless images call nonroot.
 const USER: i64 = 65532;
 /// Seconds that a pod stays bound to a node that is not heard of.
 const NODE_LOST: i64 = 30;
+
+/// A pod template that stays as it is stored, with its label [`PODS_MADE`].
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub template: PodTemplateSpec,
+    pub made: Option<String>,
+}
+
+/// What tells a change of the pod template by a user from one by another release of the operator: digests, and not the stored
+/// template, since the server's defaults and other people's additions are in that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    pub asked: String,
+    pub made: String,
+}
+
+/// The marks of a cache's pods.
+#[must_use]
+pub(crate) fn marks(cache: &Validated) -> Marks {
+    let spec = &cache.cache.spec;
+    let mut template = template(cache);
+    // The image of the operator's setting is told apart by itself, and one of the spec's own is asked for.
+    template.spec.iter_mut().flat_map(|pod| &mut pod.containers).for_each(|container| container.image = None);
+    // All that a template is made of, and nothing that a running pod takes.
+    Marks { asked: digest(&json!([spec.pod_template, spec.image, spec.replicas > 1])), made: digest(&json!(template)) }
+}
+
+fn digest(value: &Value) -> String {
+    config_digest(&value.to_string())
+}
 
 pub(super) fn build(cache: &Validated) -> Deployment {
     let spec = &cache.cache.spec;
@@ -28,18 +60,28 @@ pub(super) fn build(cache: &Validated) -> Deployment {
     };
     let mut metadata = owned(cache, &cache.names.proxy);
     let image_from = if spec.image.is_some() { "spec" } else { IMAGE_FROM_OPERATOR };
-    metadata.labels.get_or_insert_default().insert(IMAGE_FROM.to_owned(), image_from.to_owned());
+    let Marks { asked, made } = marks(cache);
+    let (template, made) = match cache.kept.clone() {
+        Some(Kept { template, made }) => (template, made),
+        None => (template(cache), Some(made)),
+    };
+    let told = [(IMAGE_FROM, Some(image_from.to_owned())), (PODS_ASKED, Some(asked)), (PODS_MADE, made)];
+    metadata.labels.get_or_insert_default().extend(told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(spec.replicas),
             selector: LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() },
             strategy: Some(DeploymentStrategy { type_: Some(strategy.to_owned()), ..DeploymentStrategy::default() }),
-            template: PodTemplateSpec { metadata: Some(pod_metadata(cache)), spec: Some(pod(cache)) },
+            template,
             ..DeploymentSpec::default()
         }),
         ..Deployment::default()
     }
+}
+
+fn template(cache: &Validated) -> PodTemplateSpec {
+    PodTemplateSpec { metadata: Some(pod_metadata(cache)), spec: Some(pod(cache)) }
 }
 
 fn pod_metadata(cache: &Validated) -> ObjectMeta {

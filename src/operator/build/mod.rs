@@ -23,6 +23,7 @@ use super::credentials::Data;
 use super::egress::Resolved;
 use super::validate::Validated;
 use crate::config::{ConfigError, Versions};
+pub(crate) use deployment::{Kept, Marks, marks};
 pub(crate) use disruption::Budget;
 
 /// The label by which the operator finds its children.
@@ -40,6 +41,10 @@ pub(crate) const ENV_CACHE_UID: &str = "gomodcache.io/cache-uid";
 pub(crate) const IMAGE_FROM: &str = "gomodcache.io/image-from";
 /// The value of [`IMAGE_FROM`] for the operator's setting.
 pub(crate) const IMAGE_FROM_OPERATOR: &str = "operator";
+/// The label of a Deployment with a digest of what the spec asks of its pod template.
+pub(crate) const PODS_ASKED: &str = "gomodcache.io/pods-asked";
+/// The label of a Deployment with a digest of what an operator made of that, but for the image.
+pub(crate) const PODS_MADE: &str = "gomodcache.io/pods-made";
 
 /// The value of [`ENV_FROM`] for a cache.
 pub(crate) fn asked_name(namespace: &str, cache: &str) -> String {

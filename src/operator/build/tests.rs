@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde_json::Value;
 
 use super::*;
@@ -251,4 +252,37 @@ fn the_admin_port_is_open_to_the_operators_namespace_and_to_those_that_monitor()
         .map(|peer| &peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
         .collect();
     assert_eq!(names, ["ops", "monitoring"]);
+}
+
+#[test]
+fn the_marks_tell_what_a_user_asks_of_the_pods_from_what_is_made_of_it() {
+    let of = |spec: &str| marks(&validated(spec));
+    let plain = of("{}");
+    for hot in ["upstreams: [{url: 'https://modules.example'}]", "privateModules: [{pattern: git.corp.example/*}]", "replicas: 1"] {
+        assert_eq!(of(hot), plain, "{hot}");
+    }
+    for asked in ["podTemplate: {labels: {team: a}}", "{replicas: 2, storage: {accessMode: ReadWriteMany}}"] {
+        let changed = of(asked);
+        assert!(changed.asked != plain.asked && changed.made != plain.made, "{asked}");
+    }
+    let own = of("image: registry.example/own:1");
+    assert!(own.asked != plain.asked && own.made == plain.made, "an image is no part of what is made");
+    // A spec that did not change must look so to every release: otherwise an upgrade would look like a change by all users at once.
+    let digests = [plain.asked, of("podTemplate: {labels: {team: a}, nodeSelector: {disk: fast}}").asked];
+    assert_eq!(digests, ["d0c06f5cabaeb2e06ebef933184a3372", "42cc6c4136a1bd6b9f0cf30df65c4108"]);
+}
+
+#[test]
+fn pods_that_are_kept_stay_as_they_are_stored_with_the_label_that_tells_so() {
+    let earlier = PodTemplateSpec { metadata: Some(ObjectMeta { name: Some("earlier".to_owned()), ..ObjectMeta::default() }), spec: None };
+    let deployment = |kept: Option<Kept>| {
+        let cache = Validated { kept, ..validated("{}") };
+        deployment::build(&cache)
+    };
+    let label = |deployment: &Deployment| deployment.metadata.labels.as_ref().unwrap().get(PODS_MADE).cloned();
+    for made in [None, Some("earlier".to_owned())] {
+        let kept = deployment(Some(Kept { template: earlier.clone(), made: made.clone() }));
+        assert_eq!((label(&kept), kept.spec.unwrap().template), (made, earlier.clone()));
+    }
+    assert_eq!(label(&deployment(None)), Some(marks(&validated("{}")).made));
 }

@@ -14,7 +14,7 @@ fn deployment(cache: &str, image: &str, changes: &Value) -> Deployment {
     let mut object = json!({
         "metadata": {
             "name": format!("{cache}-proxy"), "namespace": "shop", "uid": cache, "generation": 2,
-            "labels": {IMAGE_FROM: IMAGE_FROM_OPERATOR},
+            "labels": {IMAGE_FROM: IMAGE_FROM_OPERATOR, PODS_ASKED: "asked", PODS_MADE: "made"},
             "ownerReferences": [{"apiVersion": "v1", "kind": "GoModuleCache", "name": cache, "uid": "u", "controller": true}],
         },
         "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [{"name": "proxy", "image": image}]}}},
@@ -28,6 +28,7 @@ fn json_patch(object: &mut Value, changes: &Value) {
     match (object, changes) {
         (Value::Object(object), Value::Object(changes)) => {
             changes.iter().for_each(|(key, change)| json_patch(object.entry(key).or_insert(Value::Null), change));
+            object.retain(|_, value| !value.is_null());
         }
         (object, changes) => *object = changes.clone(),
     }
@@ -37,6 +38,10 @@ fn since(seconds: i64) -> Value {
     json!({"metadata": {"labels": {ROLLING_SINCE: seconds.to_string()}}})
 }
 
+fn made(by: &str) -> Value {
+    json!({"metadata": {"labels": {PODS_MADE: by}}})
+}
+
 /// What becomes of a cache with the old image among these.
 fn queue(rollouts: &Rollouts, others: &[Deployment]) -> Option<Turn> {
     let (store, mut writer) = reflector::store();
@@ -44,7 +49,7 @@ fn queue(rollouts: &Rollouts, others: &[Deployment]) -> Option<Turn> {
     for deployment in others.iter().chain([&own]) {
         writer.apply_watcher_event(&Event::Apply(deployment.clone()));
     }
-    rollouts.queue(&store, &own, NEW, NOW, true)
+    rollouts.queue(&store, &own, NOW, true)
 }
 
 fn rollouts(at_once: usize) -> Rollouts {
@@ -70,13 +75,22 @@ fn one_that_is_late_stops_all_also_where_others_have_room() {
 #[test]
 fn a_turn_counts_before_the_watch_shows_it_and_not_twice() {
     let rollouts = rollouts(1);
-    rollouts.memory.lock().unwrap().given.insert("a".to_owned());
+    rollouts.memory.lock().unwrap().given.insert("a".to_owned(), pods(&deployment("a", OLD, &json!({}))));
     let waiting = Some(Turn::Waiting { stopped: false });
     assert_eq!(queue(&rollouts, &[deployment("a", OLD, &json!({}))]), waiting);
     assert_eq!(queue(&rollouts, &[deployment("a", NEW, &since(NOW))]), waiting);
     assert_eq!(queue(&rollouts, &[deployment("a", NEW, &json!({}))]), None);
     // It has its turn now; one that was deleted in between has none.
-    assert_eq!(rollouts.memory.lock().unwrap().given.iter().collect::<Vec<_>>(), ["own"]);
+    assert_eq!(rollouts.memory.lock().unwrap().given.keys().collect::<Vec<_>>(), ["own"]);
+}
+
+#[test]
+fn a_turn_for_a_pod_template_counts_before_the_watch_shows_it_too() {
+    let rollouts = rollouts(1);
+    let before = deployment("a", NEW, &made("earlier"));
+    rollouts.memory.lock().unwrap().given.insert("a".to_owned(), pods(&before));
+    assert_eq!(queue(&rollouts, &[before]), Some(Turn::Waiting { stopped: false }));
+    assert_eq!(queue(&rollouts, &[deployment("a", NEW, &made("made"))]), None, "it has had it, unseen");
 }
 
 #[test]
@@ -92,19 +106,32 @@ fn neither_a_paused_cache_nor_what_only_bears_the_label_holds_up_others() {
 }
 
 #[test]
-fn only_the_operators_image_is_rolled_out() {
+fn only_the_operators_image_and_template_are_rolled_out() {
     let cache = |spec: &Value| -> GoModuleCache {
         let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": "own"}, "spec": spec});
         serde_json::from_value(object).unwrap()
     };
     let (plain, own) = (cache(&json!({})), cache(&json!({"image": "registry.example/own:1"})));
-    let turn = |deployment: &Deployment, cache: &GoModuleCache| turn_at_its_image(deployment, cache, NEW);
-    assert_eq!(turn(&deployment("own", OLD, &json!({})), &plain), None, "it has to ask");
-    assert_eq!(turn(&deployment("own", NEW, &json!({})), &plain), Some(Turn::None));
-    assert_eq!(turn(&deployment("own", NEW, &since(7)), &plain), Some(Turn::Rolling(7)));
-    assert_eq!(turn(&deployment("own", OLD, &since(7)), &own), Some(Turn::Left));
-    let taken_back = json!({"metadata": {"labels": {IMAGE_FROM: "spec"}}});
-    assert_eq!(turn(&deployment("own", OLD, &taken_back), &plain), Some(Turn::None));
+    let wanted = Marks { asked: "asked".to_owned(), made: "made".to_owned() };
+    let due = |image: &str, changes: &Value, cache: &GoModuleCache| due(&deployment("own", image, changes), cache, NEW, &wanted);
+    let labels = |labels: &Value| json!({"metadata": {"labels": labels}});
+    assert_eq!(due(OLD, &json!({}), &plain), Ok(Due::Image));
+    assert_eq!(due(NEW, &json!({}), &plain), Err(Turn::None));
+    assert_eq!(due(NEW, &since(7), &plain), Err(Turn::Rolling(7)));
+    assert_eq!(due(OLD, &since(7), &own), Err(Turn::Left));
+    let (from_spec, changed) = (labels(&json!({IMAGE_FROM: "spec"})), labels(&json!({IMAGE_FROM: "spec", PODS_ASKED: "else"})));
+    assert_eq!(due(OLD, &from_spec, &own), Err(Turn::None));
+    assert_eq!(due(OLD, &changed, &plain), Err(Turn::None), "an image of the spec's own was taken back");
+
+    // Another release, also where it changes the image as well, and where the image is no matter of its.
+    for image in [OLD, NEW] {
+        assert_eq!(due(image, &made("earlier"), &plain), Ok(Due::Template));
+    }
+    assert_eq!(due(NEW, &labels(&json!({PODS_ASKED: null, PODS_MADE: null})), &plain), Ok(Due::Template), "it knew no marks");
+    assert_eq!(due(OLD, &labels(&json!({IMAGE_FROM: "spec", PODS_MADE: "earlier"})), &own), Ok(Due::Template));
+    // A user's change takes the template along, and no image.
+    let both = labels(&json!({PODS_ASKED: "else", PODS_MADE: "earlier"}));
+    assert_eq!((due(NEW, &both, &plain), due(OLD, &both, &plain)), (Err(Turn::None), Ok(Due::Image)));
 }
 
 #[test]
