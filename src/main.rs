@@ -85,10 +85,10 @@ struct OperatorArgs {
     /// Image of the proxies.
     #[arg(long, env = "GOMODCACHE_PROXY_IMAGE")]
     proxy_image: String,
-    /// How many caches at a time get a new proxy image.
+    /// How many caches at a time get new pods for a new proxy image or release.
     #[arg(long, env = "GOMODCACHE_MAX_CONCURRENT_ROLLOUTS", default_value = "1")]
     max_concurrent_rollouts: NonZeroUsize,
-    /// How long a cache may take to become ready with a new proxy image before no other gets it.
+    /// How long a cache may take to become ready with new pods before no other gets them.
     #[arg(long, env = "GOMODCACHE_ROLLOUT_DEADLINE", default_value = "5m", value_parser = duration)]
     rollout_deadline: Duration,
     /// Name server (address:port) to ask in place of the system's; may be given more than once.
