@@ -56,7 +56,10 @@ impl Metrics {
         let backing_off = IntGauge::new("gomodcache_operator_backing_off", "Objects whose last reconcile failed and that wait.")?;
         registry.register(Box::new(backing_off.clone()))?;
         let rollouts = IntGaugeVec::new(
-            Opts::new("gomodcache_operator_rollouts", "GoModuleCache objects without the operator's newest proxy image or pod template, by reason."),
+            Opts::new(
+                "gomodcache_operator_rollouts",
+                "GoModuleCache objects without the operator's newest proxy image or pod template, by reason.",
+            ),
             &["reason"],
         )?;
         registry.register(Box::new(rollouts.clone()))?;

@@ -26,8 +26,8 @@ use super::validate::Validated;
 use super::view::View;
 use crate::api::GoModuleCache;
 
-/// Since when a cache has its turn, in seconds of the Unix epoch. A label and no annotation, so that an administrator finds
-/// all of them by it.
+/// Since when a cache has its turn, in seconds of the Unix epoch, and behind a dot for which pods. A label and no annotation, so
+/// that an administrator finds all of them by it.
 pub(crate) const ROLLING_SINCE: &str = "gomodcache.io/rolling-since";
 
 /// The condition that says whether a cache has the image and the pods that it should have.
@@ -106,16 +106,22 @@ impl Rollouts {
         // What it runs is kept by writing it again, so for a live view it must not be what a late watch shows.
         let stored = view.child::<Deployment>(namespace, &names.proxy).await?.filter(owned);
         let Some(stored) = stored else { return at_once(Turn::None) };
-        let due = match due(&stored, cache, wanted, &marks(valid)) {
+        let marks = marks(valid);
+        let due = match due(&stored, cache, wanted, &marks) {
             Ok(due) => due,
             Err(turn) => return at_once(turn),
         };
         if cache.spec.paused {
             return at_once(Turn::Paused);
         }
-        let now = Timestamp::now().as_second();
-        // One that has its turn keeps it when a better image comes, and has all its time for that.
-        if rolling_since(&stored).is_none() {
+        let (now, to) = (Timestamp::now().as_second(), marks.with_image(wanted));
+        // One that has its turn keeps it when a better image comes, and has all its time for that. None for pods that the API server
+        // has refused since: their time goes on.
+        if let Some(since) = rolling_since(&stored) {
+            if rolling_to(&stored) == Some(&to) {
+                return at_once(Turn::Rolling(since));
+            }
+        } else {
             if let Some(turn) = self.queue(deployments, &stored, now, view.live) {
                 let kept = stored.spec.as_ref().filter(|_| due == Due::Template).map(|spec| spec.template.clone());
                 let kept = kept.map(|template| Kept { template, made: label(&stored, PODS_MADE) });
@@ -129,7 +135,7 @@ impl Rollouts {
         if !view.live {
             return Ok(None);
         }
-        note(&Api::namespaced(view.client.clone(), namespace), metrics, &stored, json!(now.to_string())).await?;
+        note(&Api::namespaced(view.client.clone(), namespace), metrics, &stored, json!(format!("{now}.{to}"))).await?;
         tracing::info!(image = wanted, ?due, "rolls out");
         at_once(Turn::Rolling(now))
     }
@@ -282,7 +288,12 @@ fn rolling_since(deployment: &Deployment) -> Option<i64> {
     let since = deployment.labels().get(ROLLING_SINCE)?;
     let owner = deployment.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let is_a_caches = owner.kind == GoModuleCache::kind(&()) && deployment.name_any() == Names::new(&owner.name).proxy;
-    is_a_caches.then(|| since.parse().unwrap_or(0))
+    is_a_caches.then(|| since.split('.').next().and_then(|since| since.parse().ok()).unwrap_or(0))
+}
+
+/// Which pods the turn was given for: [`Marks::with_image`].
+fn rolling_to(deployment: &Deployment) -> Option<&str> {
+    deployment.labels().get(ROLLING_SINCE)?.split_once('.').map(|(_, to)| to)
 }
 
 fn image(deployment: &Deployment) -> Option<&str> {

@@ -76,7 +76,13 @@ impl Growing {
     }
 
     fn at(place: Place, memory: Arc<Budget>) -> Self {
-        Self { place: Mutex::new(place), memory, progress: watch::Sender::default(), shown: Mutex::default(), wanted: watch::Sender::default() }
+        Self {
+            place: Mutex::new(place),
+            memory,
+            progress: watch::Sender::default(),
+            shown: Mutex::default(),
+            wanted: watch::Sender::default(),
+        }
     }
 
     /// The open file, for reading. It is another one after a move, with the same bytes.

@@ -246,4 +246,22 @@ async fn pods_that_another_release_makes_differently_come_by_turns_and_a_user_wa
     }
     release.signal("TERM");
     release.ended();
+
+    // Pods that the API server refuses, here for the blank in their image's name, fail in their time too, and are no reason to
+    // write again at each look.
+    let _refused = new.with(&["--proxy-image", "registry.example/proxy:4 ", "--rollout-deadline", "4s"]).start("pod-refused");
+    let says = async |expected: &str| {
+        for cache in caches {
+            if reason(&stage, cache).await == expected {
+                return true;
+            }
+        }
+        false
+    };
+    for expected in ["RolloutFailed", "RolloutStopped"] {
+        stage.eventually(&format!("one says {expected}"), async || says(expected).await).await;
+    }
+    let before = versions(&stage, &caches).await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(versions(&stage, &caches).await, before);
 }

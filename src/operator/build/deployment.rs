@@ -36,6 +36,14 @@ pub(crate) struct Marks {
     pub made: String,
 }
 
+impl Marks {
+    /// What tells these pods with this image from all others.
+    #[must_use]
+    pub(crate) fn with_image(&self, image: &str) -> String {
+        digest(&json!([self.made, image]))
+    }
+}
+
 /// The marks of a cache's pods.
 #[must_use]
 pub(crate) fn marks(cache: &Validated) -> Marks {

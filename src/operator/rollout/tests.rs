@@ -135,6 +135,18 @@ fn only_the_operators_image_and_template_are_rolled_out() {
 }
 
 #[test]
+fn the_note_of_a_turn_says_since_when_and_for_which_pods() {
+    let noted = |note: &str| deployment("own", OLD, &json!({"metadata": {"labels": {ROLLING_SINCE: note}}}));
+    let read = |note: &str| (rolling_since(&noted(note)), rolling_to(&noted(note)).map(str::to_owned));
+    assert_eq!(read("7.to"), (Some(7), Some("to".to_owned())));
+    assert_eq!(read("7"), (Some(7), None));
+    assert_eq!(read("soon"), (Some(0), None), "long ago, so that it can't last for ever");
+    let marks = |made: &str| Marks { asked: "asked".to_owned(), made: made.to_owned() };
+    let to = marks("made").with_image(NEW);
+    assert!(to != marks("made").with_image(OLD) && to != marks("else").with_image(NEW));
+}
+
+#[test]
 fn an_image_is_proved_by_every_pod_and_by_nothing_older() {
     let why = |image: &str, changes: &Value| {
         let applied = Applied { deployment: Some(deployment("own", image, changes)), ..Applied::default() };
