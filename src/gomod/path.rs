@@ -23,8 +23,9 @@ pub enum PathError {
     Unknown,
 }
 
-/// A module path, unescaped, as `module.CheckPath` of `golang.org/x/mod` accepts it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A module path, unescaped, as `module.CheckPath` of `golang.org/x/mod` accepts it. Ordered by its bytes,
+/// as the go command sorts them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModulePath(String);
 
 /// A version, unescaped: a file name, not necessarily a semantic version, for branches and hashes are legal.

@@ -1,9 +1,9 @@
 //! What a go command will ask for next, told from what it asked for. Pure: it names objects and fetches none.
 //!
 //! The rules are those of the go command itself. It loads the requirements of a module below one that is older than
-//! graph pruning (go 1.17) to the last; it asks for every `.info` of a download one by one, then for the zips of the same
-//! versions in the same order and first on the same connection. A build walks no graph and names no module before it
-//! asks for it, so nothing of a build's zips is guessed.
+//! graph pruning (go 1.17) to the last; what its own go.mod file names it asks for in the order of the paths; it asks for
+//! every `.info` of a download one by one, then for the zips of the same versions in the same order and first on the same
+//! connection. A build walks no graph and names no module before it asks for it, so nothing of a build's zips is guessed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,8 +13,11 @@ use crate::gomod::{GoMod, ModulePath, Request, Version, semver};
 
 /// A client that was silent for so long has begun something else.
 const SILENCE: Duration = Duration::from_secs(60);
-/// From so many `.mod` requests on it is a walk over a graph.
+/// From so many `.mod` requests on it is a walk over a graph, and from so many `.info` requests on a list of it.
 const WALK: usize = 4;
+/// A go command asks for so many go.mod files at the same time, so that many may come out of their order. More with more
+/// processors; then fewer guesses are made than could be.
+const OUT_OF_ORDER: usize = 16;
 /// What is remembered of one client. A larger graph is downloaded at the client's own pace.
 const MAX_REMEMBERED: usize = 16_384;
 /// The first Go version whose modules list all that a build of their packages needs.
@@ -46,19 +49,27 @@ pub(super) struct Walk {
     last: Instant,
     /// The go.mod files of the walk: those asked for one after another, without an `.info` in between.
     mods: Vec<Arc<Request>>,
-    /// Modules of which a version was looked for.
-    queried: HashSet<ModulePath>,
-    /// A go.mod file was asked for that nothing read before requires, and of which no version was looked for: the client has it
-    /// from a go.mod file of its own.
-    has_go_mod: bool,
-    /// An `.info` was asked for since: the next go.mod file begins another walk.
-    walked: bool,
+    /// Whose `.info` was asked for since: the next go.mod file begins another walk, unless all of the graph is being listed.
+    listed: HashSet<Module>,
+    /// Of what the `.info`s were fetched since.
+    reach: Reach,
     /// The highest version of each path that was asked for, required or fetched.
     highest: HashMap<ModulePath, Version>,
     /// Whose requirements were followed to the last.
     unpruned: HashSet<Module>,
     /// Zips that were asked for: their go.mod files belong to a build.
     built: HashSet<Module>,
+}
+
+/// Of which versions of a walk a client wants the `.info`s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    #[default]
+    Nothing,
+    /// Those whose go.mod file was asked for: a download.
+    Asked,
+    /// All that was required by any of them: a list of the whole graph, with what was pruned away.
+    Required,
 }
 
 /// The `.info` requests of one connection that followed one another.
@@ -80,9 +91,8 @@ impl Walk {
         Self {
             last: now,
             mods: Vec::new(),
-            queried: HashSet::new(),
-            has_go_mod: false,
-            walked: false,
+            listed: HashSet::new(),
+            reach: Reach::Nothing,
             highest: HashMap::new(),
             unpruned: HashSet::new(),
             built: HashSet::new(),
@@ -101,29 +111,26 @@ impl Walk {
             *infos = Infos::default();
         }
         self.last = now;
-        if let Request::Info(module, _) | Request::List(module) | Request::Latest(module) = &**request
-            && self.queried.len() < MAX_REMEMBERED
-            && !self.queried.contains(module)
-        {
-            self.queried.insert(module.clone());
-        }
         match &**request {
-            Request::Mod(..) if request.is_immutable() => {
+            Request::Mod(module, version) if request.is_immutable() => {
                 *infos = Infos::default();
-                if std::mem::take(&mut self.walked) {
-                    self.mods.clear();
+                self.raise(module, version);
+                if self.is_listing(module, version) {
+                    return Vec::new();
                 }
-                if let Request::Mod(module, version) = &**request
-                    && self.raise(module, version)
-                {
-                    self.has_go_mod |= !self.queried.contains(module);
+                if !self.listed.is_empty() {
+                    self.mods.clear();
+                    self.listed.clear();
+                    self.reach = Reach::Nothing;
                 }
                 if self.mods.len() < MAX_REMEMBERED {
                     self.mods.push(Arc::clone(request));
                 }
             }
-            Request::Info(..) if request.is_immutable() => {
-                self.walked = true;
+            Request::Info(module, version) if request.is_immutable() => {
+                if self.listed.len() < MAX_REMEMBERED {
+                    self.listed.insert((module.clone(), version.clone()));
+                }
                 if std::mem::take(&mut infos.ended) {
                     infos.asked.clear();
                 }
@@ -149,9 +156,7 @@ impl Walk {
     /// A warm cache is never busy with what it has.
     pub(super) fn missed(&mut self, request: &Request, infos: &mut Infos) -> Vec<Step> {
         match request {
-            Request::Info(..) if request.is_immutable() && self.mods.len() >= WALK => {
-                selected(&std::mem::take(&mut self.mods)).into_iter().map(|(m, v)| certain(Request::Info(m, v))).collect()
-            }
+            Request::Info(module, version) if self.mods.len() >= WALK => self.infos(module, version),
             Request::Zip(module, version) if infos.has(module, version) => {
                 std::mem::take(infos).asked.iter().filter_map(|info| zip_of(info).map(certain)).collect()
             }
@@ -161,7 +166,8 @@ impl Walk {
 
     /// Reads a go.mod file that the client asked for, and says what comes next.
     pub(super) fn read(&mut self, module: &ModulePath, version: &Version, file: &[u8]) -> Vec<Step> {
-        if self.built.contains(&(module.clone(), version.clone())) {
+        // Nothing below it is walked over.
+        if self.built.contains(&(module.clone(), version.clone())) || self.is_listing(module, version) {
             return Vec::new();
         }
         // What does not parse stops the client too, or is somebody's old file that nothing follows from.
@@ -171,12 +177,11 @@ impl Walk {
             return self.all_required(&go_mod);
         }
         // A main module's go.mod file at this go version names all that is selected, so what its modules require is there at
-        // this version or at a higher one. A guess is worth it only where the main module itself came from here.
-        let required = requirements(&go_mod).filter(|(path, version)| self.raise(path, version)).collect::<Vec<_>>();
-        if self.has_go_mod {
-            return Vec::new();
-        }
-        required.into_iter().map(|(m, v)| Step { request: Request::Mod(m, v), why: Why::Guessed }).collect()
+        // this version or at a higher one.
+        let rising = requirements(&go_mod).filter(|(path, version)| self.raise(path, version)).collect::<Vec<_>>();
+        let passed = self.passed();
+        let ahead = rising.into_iter().filter(|(path, _)| passed.as_ref().is_none_or(|passed| path > passed));
+        ahead.map(|(m, v)| Step { request: Request::Mod(m, v), why: Why::Guessed }).collect()
     }
 
     /// Reads a go.mod file of an unpruned graph, and says what comes next.
@@ -193,6 +198,41 @@ impl Walk {
             }
         }
         steps
+    }
+
+    /// Whether a client that asks for this go.mod file does so for one line of a list: it asked for the `.info` before.
+    fn is_listing(&self, module: &ModulePath, version: &Version) -> bool {
+        self.listed.len() >= WALK && self.listed.contains(&(module.clone(), version.clone()))
+    }
+
+    /// Up to which path the client has been through the versions that its own go.mod file names, if that is what it does: what
+    /// comes before was asked for, or is not among them.
+    fn passed(&self) -> Option<ModulePath> {
+        let last = self.mods.len().checked_sub(OUT_OF_ORDER).and_then(|start| self.mods.get(start..))?;
+        last.iter().filter_map(|request| request.module()).min().cloned()
+    }
+
+    /// What follows the `.info` of a version that was not here.
+    fn infos(&mut self, module: &ModulePath, version: &Version) -> Vec<Step> {
+        let is_it = |request: &Arc<Request>| matches!(&**request, Request::Mod(m, v) if m == module && v == version);
+        let reach = match self.highest.get(module) {
+            _ if self.mods.iter().any(is_it) => Reach::Asked,
+            Some(highest) if highest == version => Reach::Required,
+            _ => return Vec::new(),
+        };
+        if reach <= self.reach {
+            return Vec::new();
+        }
+        self.reach = reach;
+        let of = if reach == Reach::Asked { selected(&self.mods) } else { self.required() };
+        of.into_iter().map(|(m, v)| certain(Request::Info(m, v))).collect()
+    }
+
+    /// The highest version of each path, in the order in which the go command lists them.
+    fn required(&self) -> Vec<Module> {
+        let mut all = self.highest.iter().map(|(module, version)| (module.clone(), version.clone())).collect::<Vec<_>>();
+        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        all
     }
 
     /// Notes a version of a path. Returns whether it is higher than all before.

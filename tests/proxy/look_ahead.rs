@@ -67,27 +67,11 @@ async fn the_graph_below_an_old_module_is_fetched_to_the_last() {
     kept_all(&stage, &["b.example/new/@v/v1.0.0.mod", "c.example/deep/@v/v1.0.0.mod"]).await;
 }
 
-/// As `go install` begins: which version, and then its go.mod file.
-async fn look_for_and_read_pruned(stage: &Stage) {
-    for file in ["info", "mod"] {
-        stage.get(&format!("/a.example/pruned/@v/v1.0.0.{file}")).await;
-    }
-}
-
-#[tokio::test]
-async fn a_client_with_a_go_mod_file_of_its_own_is_not_guessed_for() {
-    let upstream = graph().await;
-    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
-    stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
-    settle().await;
-    assert_eq!(upstream.take_paths(), ["/a.example/pruned/@v/v1.0.0.mod"]);
-}
-
 #[tokio::test]
 async fn a_guess_goes_one_level_deep_and_its_absence_is_nobodys_answer() {
     let upstream = graph().await;
     let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
-    look_for_and_read_pruned(&stage).await;
+    stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
     stage.kept("b.example/new/@v/v1.0.0.mod").await;
     settle().await;
     let guessed = upstream.take_paths();
@@ -103,10 +87,9 @@ async fn without_guesses_only_what_is_certain_is_fetched_and_without_anything_no
     for look_ahead in [LookAhead::Certain, LookAhead::Disabled] {
         let upstream = graph().await;
         let stage = Stage::start(&ahead(&upstream, look_ahead)).await;
-        look_for_and_read_pruned(&stage).await;
+        stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
         settle().await;
-        let asked = ["/a.example/pruned/@v/v1.0.0.info", "/a.example/pruned/@v/v1.0.0.mod"];
-        assert_eq!(upstream.take_paths(), asked, "{look_ahead:?}");
+        assert_eq!(upstream.take_paths(), ["/a.example/pruned/@v/v1.0.0.mod"], "{look_ahead:?}");
     }
 }
 
@@ -114,7 +97,7 @@ async fn without_guesses_only_what_is_certain_is_fetched_and_without_anything_no
 async fn a_guess_that_a_client_asks_for_is_followed_then() {
     let upstream = graph().await;
     let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
-    look_for_and_read_pruned(&stage).await;
+    stage.get("/a.example/pruned/@v/v1.0.0.mod").await;
     stage.kept("b.example/new/@v/v1.0.0.mod").await;
     stage.get("/b.example/new/@v/v1.0.0.mod").await;
     stage.kept("c.example/deep/@v/v1.0.0.mod").await;

@@ -75,27 +75,29 @@ fn a_pruned_module_gives_guesses_of_rising_versions() {
 #[test]
 fn what_the_client_asked_for_by_itself_is_not_guessed_again_at_a_lower_version() {
     let mut client = Client::new();
-    client.finds("/b.example/n/@v/list");
     client.asks("/b.example/n/@v/v1.5.0.mod");
-    client.finds("/a.example/m/@latest");
     client.asks("/a.example/m/@v/v1.0.0.mod");
     let lower = "module a.example/m\ngo 1.24\nrequire b.example/n v1.4.0\n";
     assert!(client.reads("/a.example/m/@v/v1.0.0.mod", lower).is_empty());
 }
 
 #[test]
-fn a_client_with_a_go_mod_file_of_its_own_needs_no_guesses() {
+fn what_comes_before_in_the_order_of_paths_is_not_guessed() {
     let mut client = Client::new();
-    let file = |v: &str| format!("module x.example/m\ngo 1.24\nrequire c.example/o {v}\n");
-    // A version was looked for, and the rest comes from what was read.
-    client.finds("/a.example/m/@v/v1.0.0.info");
-    client.asks("/a.example/m/@v/v1.0.0.mod");
-    assert_eq!(client.reads("/a.example/m/@v/v1.0.0.mod", &file("v1.2.0")), ["c.example/o/@v/v1.2.0.mod?"]);
-    client.asks("/c.example/o/@v/v1.2.0.mod");
-    assert_eq!(client.reads("/c.example/o/@v/v1.2.0.mod", &file("v1.3.0")), ["c.example/o/@v/v1.3.0.mod?"]);
-    // And this from elsewhere.
-    client.asks("/b.example/n/@v/v1.0.0.mod");
-    assert!(client.reads("/b.example/n/@v/v1.0.0.mod", &file("v1.4.0")).is_empty());
+    let mut asked = (0..OUT_OF_ORDER).map(|i| format!("/m.example/m{i:02}/@v/v1.0.0.mod")).collect::<Vec<_>>();
+    // Two that were asked for at the same time.
+    asked.swap(0, 1);
+    let file =
+        "module m.example/m\ngo 1.24\nrequire (\na.example/a v1.0.0\nm.example/m/v2 v2.0.0\nm.example/m08x v1.0.0\nz.example/z v1.0.0\n)\n";
+    for path in &asked[1..] {
+        client.asks(path);
+    }
+    let few =
+        ["a.example/a/@v/v1.0.0.mod?", "m.example/m/v2/@v/v2.0.0.mod?", "m.example/m08x/@v/v1.0.0.mod?", "z.example/z/@v/v1.0.0.mod?"];
+    assert_eq!(client.reads(&asked[1], file), few, "so few may be asked for in any order");
+    client.asks(&asked[0]);
+    let higher = file.replace(" v1.", " v1.1").replace(" v2.", " v2.1");
+    assert_eq!(client.reads(&asked[1], &higher), ["m.example/m08x/@v/v1.10.0.mod?", "z.example/z/@v/v1.10.0.mod?"]);
 }
 
 #[test]
@@ -120,6 +122,39 @@ fn the_first_info_of_a_walk_brings_those_of_the_selected_versions() {
     let infos = ["a.example/m/@v/v1.10.0.info", "a.example/n/@v/v1.0.0.info", "a.example/!o/@v/v2.0.0+incompatible.info"];
     assert_eq!(client.asks("/a.example/m/@v/v1.10.0.info"), infos);
     assert!(client.asks("/a.example/n/@v/v1.0.0.info").is_empty());
+}
+
+/// `go list -m all`: with what was pruned from the graph, of which some go.mod files are read then.
+#[test]
+fn a_list_of_the_whole_graph_brings_the_infos_of_all_that_is_required_and_follows_nothing_more() {
+    let mut client = Client::new();
+    for m in ["c.example/m", "d.example/m", "e.example/m", "f.example/m"] {
+        let file = format!("/{m}/@v/v1.0.0.mod");
+        client.asks(&file);
+        client.reads(&file, "module m\ngo 1.24\nrequire (\nb.example/old v1.0.0\na.example/n v1.2.0\n)\n");
+    }
+    let asked = ["c.example/m", "d.example/m", "e.example/m", "f.example/m"].map(|m| format!("{m}/@v/v1.0.0.info"));
+    assert_eq!(client.asks("/c.example/m/@v/v1.0.0.info"), asked);
+    assert!(client.asks("/b.example/old/@v/v0.9.0.info").is_empty(), "a version that nothing needs may be what `go get` looks for");
+    let all = [&["a.example/n/@v/v1.2.0.info".to_owned(), "b.example/old/@v/v1.0.0.info".to_owned()], &asked[..]].concat();
+    assert_eq!(client.asks("/b.example/old/@v/v1.0.0.info"), all);
+    assert!(client.asks("/a.example/n/@v/v1.2.0.info").is_empty());
+    let old = "module b.example/old\nrequire z.example/z v1.0.0\n";
+    client.asks("/b.example/old/@v/v1.0.0.mod");
+    assert!(client.reads("/b.example/old/@v/v1.0.0.mod", old).is_empty());
+}
+
+/// `go get`: the graph, the version that was asked for, and then what that one requires.
+#[test]
+fn a_walk_goes_on_below_a_version_that_was_looked_for() {
+    let mut client = Client::new();
+    for i in 0..4 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    client.asks("/b.example/n/@v/v1.0.0.info");
+    client.asks("/b.example/n/@v/v1.0.0.mod");
+    let old = "module b.example/n\nrequire z.example/z v1.0.0\n";
+    assert_eq!(client.reads("/b.example/n/@v/v1.0.0.mod", old), ["z.example/z/@v/v1.0.0.mod*"]);
 }
 
 #[test]
