@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use crate::store::{Growing, Progress};
 
 /// Files are read in pieces of this size.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 64 << 10;
 /// At most this many unused buffers are kept.
-const MAX_SPARE: usize = 32;
+const MAX_SPARE: usize = 128;
 
 /// The body of an answer.
 pub(super) enum Body {

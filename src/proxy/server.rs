@@ -30,6 +30,9 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// How long a connection may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
+/// How much of an answer waits for one client, and how long a request's head may be.
+const BUFFERED: usize = 64 << 10;
+
 /// What a connection needs to answer its requests.
 pub(super) struct Service {
     pub(super) cache: Arc<Cache>,
@@ -51,7 +54,7 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
     let state = Arc::new(service);
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFERED);
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
