@@ -248,17 +248,19 @@ async fn pods_that_another_release_makes_differently_come_by_turns_and_a_user_wa
     // Pods that the API server refuses, here for an image without a name, fail in their time too, and are no reason to write again at
     // each look.
     let _refused = new.with(&["--proxy-image", "", "--rollout-deadline", "4s"]).start("pod-refused");
-    let says = async |expected: &str| {
+    let all = async || {
+        let mut all = Vec::new();
         for cache in caches {
-            if reason(&stage, cache).await == expected {
-                return true;
-            }
+            all.push(reason(&stage, cache).await);
         }
-        false
+        all.sort();
+        all
     };
-    for expected in ["RolloutFailed", "RolloutStopped"] {
-        stage.eventually(&format!("one says {expected}"), async || says(expected).await).await;
-    }
+    stage
+        .eventually("one has failed, and the others have stopped", async || {
+            all().await == ["RolloutFailed", "RolloutStopped", "RolloutStopped"]
+        })
+        .await;
     let before = versions(&stage, &caches).await;
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     assert_eq!(versions(&stage, &caches).await, before);
