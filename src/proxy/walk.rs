@@ -13,7 +13,7 @@ use crate::gomod::{GoMod, ModulePath, Request, Version, semver};
 
 /// A client that was silent for so long has begun something else.
 const SILENCE: Duration = Duration::from_secs(60);
-/// From so many `.mod` requests on it is a walk over a graph, and from so many `.info` requests on a list of it.
+/// From so many `.mod` requests on it is a walk over a graph.
 const WALK: usize = 4;
 /// A go command asks for so many go.mod files at the same time, so that many may come out of their order. More with more
 /// processors; then fewer guesses are made than could be.
@@ -202,7 +202,7 @@ impl Walk {
 
     /// Whether a client that asks for this go.mod file does so for one line of a list: it asked for the `.info` before.
     fn is_listing(&self, module: &ModulePath, version: &Version) -> bool {
-        self.listed.len() >= WALK && self.listed.contains(&(module.clone(), version.clone()))
+        self.reach == Reach::Required && self.listed.contains(&(module.clone(), version.clone()))
     }
 
     /// Up to which path the client has been through the versions that its own go.mod file names, if that is what it does: what
