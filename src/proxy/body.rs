@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::store::{Growing, Progress};
 
-/// Files are read in pieces of this size.
+/// Files are read in pieces of this size: longer ones are sent no faster, and every slow client holds one.
 const PIECE: usize = 64 << 10;
 /// At most this many unused buffers are kept.
 const MAX_SPARE: usize = 128;

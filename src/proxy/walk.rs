@@ -156,7 +156,7 @@ impl Walk {
     /// A warm cache is never busy with what it has.
     pub(super) fn missed(&mut self, request: &Request, infos: &mut Infos) -> Vec<Step> {
         match request {
-            Request::Info(module, version) if self.mods.len() >= WALK => self.infos(module, version),
+            Request::Info(module, version) if self.mods.len() >= WALK => self.after_info(module, version),
             Request::Zip(module, version) if infos.has(module, version) => {
                 std::mem::take(infos).asked.iter().filter_map(|info| zip_of(info).map(certain)).collect()
             }
@@ -213,12 +213,14 @@ impl Walk {
     }
 
     /// What follows the `.info` of a version that was not here.
-    fn infos(&mut self, module: &ModulePath, version: &Version) -> Vec<Step> {
+    fn after_info(&mut self, module: &ModulePath, version: &Version) -> Vec<Step> {
         let is_it = |request: &Arc<Request>| matches!(&**request, Request::Mod(m, v) if m == module && v == version);
-        let reach = match self.highest.get(module) {
-            _ if self.mods.iter().any(is_it) => Reach::Asked,
-            Some(highest) if highest == version => Reach::Required,
-            _ => return Vec::new(),
+        let reach = if self.mods.iter().any(is_it) {
+            Reach::Asked
+        } else if self.highest.get(module) == Some(version) {
+            Reach::Required
+        } else {
+            return Vec::new();
         };
         if reach <= self.reach {
             return Vec::new();

@@ -248,17 +248,17 @@ async fn pods_that_another_release_makes_differently_come_by_turns_and_a_user_wa
     // Pods that the API server refuses, here for an image without a name, fail in their time too, and are no reason to write again at
     // each look.
     let _refused = new.with(&["--proxy-image", "", "--rollout-deadline", "4s"]).start("pod-refused");
-    let all = async || {
-        let mut all = Vec::new();
+    let reasons = async || {
+        let mut reasons = Vec::new();
         for cache in caches {
-            all.push(reason(&stage, cache).await);
+            reasons.push(reason(&stage, cache).await);
         }
-        all.sort();
-        all
+        reasons.sort();
+        reasons
     };
     stage
         .eventually("one has failed, and the others have stopped", async || {
-            all().await == ["RolloutFailed", "RolloutStopped", "RolloutStopped"]
+            reasons().await == ["RolloutFailed", "RolloutStopped", "RolloutStopped"]
         })
         .await;
     let before = versions(&stage, &caches).await;
