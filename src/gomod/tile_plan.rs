@@ -75,7 +75,16 @@ impl RecordPlan {
     /// # Errors
     /// See [`TileError`].
     pub fn prove<B: AsRef<[u8]>>(&self, tiles: &[B]) -> Result<Hash, TileError> {
-        self.0.prove(tiles)?.first().copied().ok_or(TileError::Inconsistent)
+        self.prove_beyond(&[], tiles)
+    }
+
+    /// The same, where the tiles whose place in `proven` is `true` were proven before: for this tree, or for another of which it
+    /// is known that one begins with the other. Tiles do not change as a tree grows, so these are not hashed once more.
+    ///
+    /// # Errors
+    /// See [`TileError`].
+    pub fn prove_beyond<B: AsRef<[u8]>>(&self, proven: &[bool], tiles: &[B]) -> Result<Hash, TileError> {
+        self.0.prove(proven, tiles)?.first().copied().ok_or(TileError::Inconsistent)
     }
 }
 
@@ -116,7 +125,7 @@ impl PrefixPlan {
             }
             if self.older.size == 0 { Hash::of_nothing() } else { self.plan.tree.hash }
         } else {
-            tree_hash(&self.plan.prove(tiles)?)
+            tree_hash(&self.plan.prove(&[], tiles)?)
         };
         if begins_with == self.older.hash { Ok(()) } else { Err(ProofError::Invalid.into()) }
     }
@@ -148,7 +157,7 @@ impl Plan {
         Ok(Self { tree, tiles, trusted_by_hash, wanted })
     }
 
-    fn prove<B: AsRef<[u8]>>(&self, bytes: &[B]) -> Result<Vec<Hash>, TileError> {
+    fn prove<B: AsRef<[u8]>>(&self, proven: &[bool], bytes: &[B]) -> Result<Vec<Hash>, TileError> {
         if bytes.len() != self.tiles.len() {
             return Err(TileError::Count { asked: self.tiles.len(), got: bytes.len() });
         }
@@ -160,12 +169,15 @@ impl Plan {
             let tile = self.tiles.first().and_then(|tile| Tile::of_node(tile.height(), node, self.tree.size))?;
             tile.node_hash(hashes.get(&tile)?, node)
         };
-        let tree_row: Option<Vec<Hash>> = tree_nodes(self.tree.size).into_iter().map(node_hash).collect();
-        if tree_row.map(|row| tree_hash(&row)) != Some(self.tree.hash) {
-            return Err(TileError::Inconsistent);
+        let is_proven = |place: usize| proven.get(place) == Some(&true);
+        if !(0..self.trusted_by_hash).all(is_proven) {
+            let tree_row: Option<Vec<Hash>> = tree_nodes(self.tree.size).into_iter().map(node_hash).collect();
+            if tree_row.map(|row| tree_hash(&row)) != Some(self.tree.hash) {
+                return Err(TileError::Inconsistent);
+            }
         }
         // Parents stand before their children, so what is compared with was proven.
-        for tile in self.tiles.iter().skip(self.trusted_by_hash) {
+        for (_, tile) in self.tiles.iter().enumerate().skip(self.trusted_by_hash).filter(|(place, _)| !is_proven(*place)) {
             let own = tile.root().and_then(|root| tile.node_hash(hashes.get(tile)?, root));
             // The root as the tile above has it, not as this one computes it.
             let above = tile.root().and_then(node_hash);
@@ -216,6 +228,26 @@ mod tests {
                     assert!(matches!(plan.prove(&flipped), Err(TileError::Count { .. })));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_was_proven_is_not_hashed_again_and_all_else_is() {
+        let records = records(77);
+        let plan = RecordPlan::new(tree(&records), 2, 27).unwrap();
+        let good: Vec<_> = plan.tiles().iter().map(|tile| bytes(&records, tile)).collect();
+        let all_but = |i: usize| (0..good.len()).map(|j| j != i).collect::<Vec<_>>();
+        assert!(plan.0.trusted_by_hash > 1 && plan.0.trusted_by_hash < good.len());
+        for i in 0..good.len() {
+            assert_eq!(plan.prove_beyond(&all_but(i), &good).unwrap(), records[27]);
+            // The way to record 27 leads through the first hash of none of its tiles.
+            let mut flipped = good.clone();
+            flipped[i][0] ^= 1;
+            assert_eq!(plan.prove_beyond(&all_but(i), &flipped), Err(TileError::Inconsistent), "{i}");
+            let mut proven = vec![false; good.len()];
+            proven[i] = true;
+            let alone = plan.prove_beyond(&proven, &flipped);
+            assert_eq!(alone.is_ok(), i >= plan.0.trusted_by_hash, "{i}: of those that the tree's hash is made of, one is not enough");
         }
     }
 

@@ -32,6 +32,9 @@ const MAX_PENDING: usize = 256;
 const PENDING_PAUSES: [Duration; 5] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(180), Duration::from_secs(300)];
 
+/// What is done when an object turns out not to be here, before anybody is asked for it.
+pub(super) type OnMiss<'a> = &'a (dyn Fn() + Sync);
+
 /// What a client gets.
 pub(super) enum Answer {
     /// From memory.
@@ -82,13 +85,13 @@ impl Cache {
     }
 
     /// Answers a request; `path` is how it was spelled, and how memory will know the answer.
-    pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str) -> (Answer, Outcome) {
+    pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str, on_miss: OnMiss<'_>) -> (Answer, Outcome) {
         let epoch = self.memory.epoch();
         let policy = self.live.policy();
         if let Some(refusal) = policy.refusal(request) {
             return (Answer::Error(refusal), Outcome::Denied);
         }
-        let (answer, outcome) = self.answer_allowed(&policy, request).await;
+        let (answer, outcome) = self.answer_allowed(&policy, request, on_miss).await;
         if let Answer::Hot(hot) = &answer {
             self.memory.insert(path, Arc::clone(hot), epoch);
         }
@@ -96,10 +99,10 @@ impl Cache {
     }
 
     /// Answers a request from disk or from upstream, whatever the policy says.
-    pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
+    pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>, on_miss: OnMiss<'_>) -> (Answer, Outcome) {
         let (answer, outcome) = match &**request {
             Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
-            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request)).await,
+            _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), on_miss).await,
             _ => self.answer_mutable(request).await,
         };
         let Answer::Error(error) = &answer else { return (answer, outcome) };
@@ -109,7 +112,12 @@ impl Cache {
         }
     }
 
-    pub(super) async fn answer_immutable(self: &Arc<Self>, request: &Arc<Request>, file: PathBuf) -> (Answer, Outcome) {
+    pub(super) async fn answer_immutable(
+        self: &Arc<Self>,
+        request: &Arc<Request>,
+        file: PathBuf,
+        on_miss: OnMiss<'_>,
+    ) -> (Answer, Outcome) {
         // What is being fetched is not on disk yet; what is not, may be.
         if !self.is_fetching(request) {
             match self.read(file.clone()).await {
@@ -121,6 +129,7 @@ impl Cache {
                 return (Answer::Error(error), Outcome::Negative);
             }
         }
+        on_miss();
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),

@@ -24,6 +24,18 @@ pub(super) enum Ahead {
     Failed,
 }
 
+impl Ahead {
+    /// As the metrics have it.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Present(_) => "present",
+            Self::Fetched(_) => "fetched",
+            Self::Absent => "absent",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Cache {
     /// Fetches an immutable object that nobody asked for yet. Nothing of a failure is remembered.
     pub(super) async fn fetch_ahead(self: &Arc<Self>, request: &Arc<Request>) -> Ahead {

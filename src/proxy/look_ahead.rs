@@ -22,7 +22,10 @@ use crate::config::LookAhead as Mode;
 use crate::gomod::Request;
 use crate::telemetry::Metrics;
 
+/// How many steps run at once to begin with, and how many zips ever.
 const AT_ONCE: usize = 32;
+/// How many small steps run at once when as many more were answered.
+const MOST_AT_ONCE: usize = 128;
 const MAX_CLIENTS: usize = 1_024;
 const MAX_QUEUE: usize = 16_384;
 
@@ -78,7 +81,7 @@ impl LookAhead {
         self.enqueue(&trail.client, steps);
     }
 
-    /// Notes that what a client asked for was not here.
+    /// Notes that what a client asks for is not here. What follows is fetched beside it, not after it.
     pub(super) fn missed(&self, trail: &Trail, request: &Request) {
         if self.cache.look_ahead() != Mode::Disabled {
             let steps = lock(&trail.client).missed(request, &mut lock(&trail.infos));
@@ -100,9 +103,10 @@ impl LookAhead {
     /// Takes steps from the lanes until the token is cancelled.
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
+        let mut pace = Pace::default();
         loop {
-            while running.len() < AT_ONCE
-                && let Some((client, step)) = self.next()
+            while running.len() < pace.0
+                && let Some((client, step)) = self.next(running.len() < AT_ONCE)
             {
                 let this = Arc::clone(&self);
                 running.spawn(async move { this.take(&client, step).await });
@@ -110,30 +114,25 @@ impl LookAhead {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified() => {}
-                Some(ended) = running.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a step of looking ahead failed");
-                    }
+                Some(ended) = running.join_next() => match ended {
+                    Ok(came_to) => pace.follow(came_to),
+                    Err(error) => tracing::error!(%error, "a step of looking ahead failed"),
                 }
             }
         }
         running.shutdown().await;
     }
 
-    async fn take(&self, client: &Client, step: Step) {
+    async fn take(&self, client: &Client, step: Step) -> Ahead {
         let Step { request, why } = step;
         let endpoint = request.endpoint();
-        let (result, body) = match self.cache.fetch_ahead(&Arc::new(request)).await {
-            Ahead::Present(body) => ("present", body),
-            Ahead::Fetched(body) => ("fetched", body),
-            Ahead::Absent => ("absent", None),
-            Ahead::Failed => ("failed", None),
-        };
-        self.metrics.look_ahead.with_label_values(&[endpoint, result]).inc();
-        if let (Why::Unpruned, Some(body)) = (why, body) {
-            let steps = self.read_unpruned(client, &body);
+        let ahead = self.cache.fetch_ahead(&Arc::new(request)).await;
+        self.metrics.look_ahead.with_label_values(&[endpoint, ahead.as_str()]).inc();
+        if let (Why::Unpruned, Ahead::Present(Some(body)) | Ahead::Fetched(Some(body))) = (why, &ahead) {
+            let steps = self.read_unpruned(client, body);
             self.enqueue(client, steps);
         }
+        ahead
     }
 
     fn read_unpruned(&self, client: &Client, body: &Bytes) -> Vec<Step> {
@@ -161,12 +160,52 @@ impl LookAhead {
         self.wake.notify_one();
     }
 
-    fn next(&self) -> Option<(Client, Step)> {
-        lock(&self.lanes).iter_mut().find_map(VecDeque::pop_front)
+    fn next(&self, may_be_zip: bool) -> Option<(Client, Step)> {
+        let [small, zips, guesses] = &mut *lock(&self.lanes);
+        let zip = || if may_be_zip { zips.pop_front() } else { None };
+        small.pop_front().or_else(zip).or_else(|| guesses.pop_front())
+    }
+}
+
+/// How many steps run at once. What is small costs little but its round trip, so a far upstream that answers is asked for more
+/// and more of it side by side; one that is in trouble begins anew.
+struct Pace(usize);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(AT_ONCE)
+    }
+}
+
+impl Pace {
+    fn follow(&mut self, came_to: Ahead) {
+        match came_to {
+            Ahead::Fetched(_) => self.0 = (self.0 + 1).min(MOST_AT_ONCE),
+            Ahead::Failed => *self = Self::default(),
+            Ahead::Present(_) | Ahead::Absent => {}
+        }
     }
 }
 
 /// A panic elsewhere leaves at worst a step out.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_answer_makes_the_pace_faster_and_a_failure_slow_again() {
+        let mut pace = Pace::default();
+        [Ahead::Present(None), Ahead::Absent].into_iter().for_each(|came_to| pace.follow(came_to));
+        assert_eq!(pace.0, AT_ONCE, "that nothing was fetched says nothing");
+        (0..10).for_each(|_| pace.follow(Ahead::Fetched(None)));
+        assert_eq!(pace.0, AT_ONCE + 10);
+        (0..MOST_AT_ONCE).for_each(|_| pace.follow(Ahead::Fetched(None)));
+        assert_eq!(pace.0, MOST_AT_ONCE);
+        pace.follow(Ahead::Failed);
+        assert_eq!(pace.0, AT_ONCE);
+    }
 }

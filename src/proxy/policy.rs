@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::cache::{Answer, Cache};
+use super::cache::{Answer, Cache, OnMiss};
 use super::labels::Outcome;
 use super::memory::Hot;
 use crate::config::{self, ProxyConfig};
@@ -132,15 +132,20 @@ impl Rule {
 
 impl Cache {
     /// Answers a request within the policy.
-    pub(super) async fn answer_allowed(self: &Arc<Self>, policy: &Policy, request: &Arc<Request>) -> (Answer, Outcome) {
-        let Some(module) = request.module() else { return self.look_up(request).await };
+    pub(super) async fn answer_allowed(
+        self: &Arc<Self>,
+        policy: &Policy,
+        request: &Arc<Request>,
+        on_miss: OnMiss<'_>,
+    ) -> (Answer, Outcome) {
+        let Some(module) = request.module() else { return self.look_up(request, on_miss).await };
         let minimum = policy.minimum_age(module);
         if let (Request::Zip(_, version), Some(minimum)) = (&**request, minimum)
             && let Err(error) = self.judge_age(policy, module, version, minimum).await
         {
             return denied_or(error);
         }
-        let (answer, outcome) = self.look_up(request).await;
+        let (answer, outcome) = self.look_up(request, on_miss).await;
         let Some(bytes) = answer.bytes() else {
             let is_info = matches!(**request, Request::Info(..) | Request::Latest(_));
             return match (&answer, minimum) {
@@ -185,7 +190,7 @@ impl Cache {
 
     async fn info(self: &Arc<Self>, module: &ModulePath, version: &Version) -> Result<Bytes, FetchError> {
         let request = Arc::new(Request::Info(module.clone(), version.clone()));
-        let (answer, _) = self.look_up(&request).await;
+        let (answer, _) = self.look_up(&request, &|| ()).await;
         match answer {
             Answer::Error(error) => Err(error),
             answer => answer.bytes().ok_or_else(|| FetchError::Local("a version's information is too long".to_owned())),
@@ -211,7 +216,7 @@ impl Cache {
 
     async fn latest_allowed(self: &Arc<Self>, policy: &Policy, module: &ModulePath) -> Option<Bytes> {
         let request = Arc::new(Request::List(module.clone()));
-        let (answer, _) = self.look_up(&request).await;
+        let (answer, _) = self.look_up(&request, &|| ()).await;
         let versions = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
         let is_release = |version: &&String| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
         let highest = |versions: Vec<&String>| versions.into_iter().max_by(|a, b| semver::compare(a, b)).cloned();

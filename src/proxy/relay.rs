@@ -45,7 +45,7 @@ impl Cache {
                     Err(error) => failed(error),
                 }
             }
-            (_, None) => self.answer_immutable(request, self.store.sumdb_path(name, &asked.escaped())).await,
+            (_, None) => self.answer_immutable(request, self.store.sumdb_path(name, &asked.escaped()), &|| ()).await,
         }
     }
 }

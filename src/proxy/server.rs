@@ -113,10 +113,8 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
                 Ok(request) => {
                     let request = Arc::new(request);
                     service.look_ahead.asked(trail, &request, started);
-                    let (answer, outcome) = service.cache.answer(&request, path).await;
-                    if matches!(outcome, Outcome::Miss | Outcome::Coalesced) {
-                        service.look_ahead.missed(trail, &request);
-                    }
+                    let missed = || service.look_ahead.missed(trail, &request);
+                    let (answer, outcome) = service.cache.answer(&request, path, &missed).await;
                     if let Answer::Hot(hot) = &answer {
                         service.look_ahead.answered(trail, hot);
                     }

@@ -152,7 +152,7 @@ impl Walk {
         Vec::new()
     }
 
-    /// Says what comes next after a request whose object was not here: what follows is not here either, most likely.
+    /// Says what comes next after a request whose object is not here: what follows is not here either, most likely.
     /// A warm cache is never busy with what it has.
     pub(super) fn missed(&mut self, request: &Request, infos: &mut Infos) -> Vec<Step> {
         match request {

@@ -1,4 +1,4 @@
-//! Making objects visible: one thread that syncs what arrived within a tenth of a second together and then renames it.
+//! Making objects visible: one thread that syncs what arrived together and then renames it.
 //!
 //! A rename before the sync could, after a power cut, leave a name with a torn file. So every batch is: write, sync, rename,
 //! sync the folders. A download's answers do not wait for it; the next download waits when the disk falls behind.
@@ -19,9 +19,12 @@ use super::Growing;
 use super::ledger::Room;
 use super::usage::Usage;
 
-/// What arrives within this time shares its syncs.
+/// What arrives within this time of each other shares its syncs.
 const GROUP: Duration = Duration::from_millis(100);
-const MAX_GROUP: usize = 512;
+/// However much arrives, the first of a group waits no longer. While a client asks for one go.mod file after another the core is
+/// needed for these; it has time for the disk when the client unpacks its zips.
+const LONGEST: Duration = Duration::from_secs(1);
+const MAX_GROUP: usize = 1_024;
 /// From this many files on, one sync of the file system is cheaper than one a file.
 const MANY: usize = 8;
 /// As many commits may wait. What comes then is not kept: memory is bounded, and whoever asked has it.
@@ -94,7 +97,7 @@ impl Committer {
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
         let run = move || {
             give_way();
-            while let Some(batch) = next_batch(&commits, account.most_at_once()) {
+            while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
                 account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
                 account.release(commit(batch, &tmp, &account));
@@ -195,13 +198,13 @@ fn give_way() {
     }
 }
 
-/// `most` is in bytes; the last of a batch may be beyond it.
-fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64) -> Option<Vec<Commit>> {
+/// What arrives within `group` of each other, for no longer than `longest`. `most` is in bytes; the last of a batch may be beyond it.
+fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64, group: Duration, longest: Duration) -> Option<Vec<Commit>> {
     let mut batch = vec![commits.recv().ok()?];
     let mut bytes: u64 = batch.iter().map(Commit::size).sum();
-    let until = Instant::now() + GROUP;
+    let until = Instant::now() + longest;
     while batch.len() < MAX_GROUP && bytes < most {
-        match commits.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        match commits.recv_timeout(until.saturating_duration_since(Instant::now()).min(group)) {
             Ok(commit) => {
                 bytes += commit.size();
                 batch.push(commit);
@@ -337,9 +340,37 @@ mod tests {
         (Committer { queue: Some(queue), threads: Vec::new(), backlog, stuck: Mutex::default(), patience, usage }, commits)
     }
 
+    fn a_commit() -> Commit {
+        Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), done: oneshot::channel().0 }
+    }
+
     fn send(committer: &Committer) -> io::Result<()> {
-        let (done, _nobody_waits) = oneshot::channel();
-        committer.send(Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), done })
+        committer.send(a_commit())
+    }
+
+    #[test]
+    fn what_keeps_coming_is_one_batch_until_it_pauses_or_the_first_has_waited_long_enough() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let batch = |count: usize, pause: Duration, group: Duration, longest: Duration| {
+            let (queue, commits) = mpsc::sync_channel(MAX_GROUP + 1);
+            let sender = std::thread::spawn(move || {
+                for _ in 0..count {
+                    // The test may have what it wants.
+                    let _enough = queue.send(a_commit());
+                    std::thread::sleep(pause);
+                }
+                queue
+            });
+            let batch = next_batch(&commits, u64::MAX, group, longest).unwrap().len();
+            drop(commits);
+            drop(sender.join().unwrap());
+            batch
+        };
+        assert_eq!(batch(4, SECOND * 2 / 5, SECOND, SECOND * 60), 4, "the last comes later after the first than they may be apart");
+        assert_eq!(batch(2, SECOND, SECOND / 20, SECOND * 60), 1, "a pause ends it");
+        let first = batch(40, SECOND / 20, SECOND * 60, SECOND / 2);
+        assert!((2..40).contains(&first), "{first}: so does the time that the first may wait");
+        assert_eq!(batch(MAX_GROUP + 1, Duration::ZERO, SECOND, SECOND), MAX_GROUP);
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::store::Store;
 
 /// Of look-ups and tiles, in memory.
 const RECENT_BYTES: u64 = 4 << 20;
+/// Of tiles that were proven, in memory.
+const PROVEN_BYTES: u64 = 4 << 20;
+/// How many sums, and how many signed trees, are in memory.
+const MAX_KNOWN: u64 = 1_024;
 /// How long what no proof has checked is taken from memory.
 const RECENT: Duration = Duration::from_secs(60);
 
@@ -52,8 +56,14 @@ pub struct Database {
     verifier: Verifier,
     store: Store,
     latest: Mutex<Option<Tree>>,
-    /// What was asked a moment ago, by path: zip and go.mod of a version share a look-up, neighbours share tiles.
+    /// What was asked a moment ago, by path: neighbours share tiles.
     recent: moka::future::Cache<String, Bytes>,
+    /// What was proven a moment ago, by the look-up's path: zip and go.mod of a version share it.
+    sums: moka::future::Cache<String, Sums>,
+    /// Tiles as they were proven. They are the same in every tree that belongs to the newest one.
+    proven: moka::sync::Cache<Tile, Bytes>,
+    /// Notes whose signature was checked and whose tree the newest one begins with: most answers carry the same.
+    believed: moka::sync::Cache<Bytes, ()>,
 }
 
 impl Database {
@@ -62,7 +72,11 @@ impl Database {
     pub fn new(verifier: Verifier, store: Store) -> Self {
         let weigh = |path: &String, bytes: &Bytes| u32::try_from(path.len() + bytes.len()).unwrap_or(u32::MAX);
         let recent = moka::future::Cache::builder().weigher(weigh).max_capacity(RECENT_BYTES).time_to_live(RECENT).build();
-        let database = Self { verifier, store, latest: Mutex::const_new(None), recent };
+        let sums = moka::future::Cache::builder().max_capacity(MAX_KNOWN).time_to_live(RECENT).build();
+        let weigh = |_: &Tile, bytes: &Bytes| u32::try_from(size_of::<Tile>() + bytes.len()).unwrap_or(u32::MAX);
+        let proven = moka::sync::Cache::builder().weigher(weigh).max_capacity(PROVEN_BYTES).build();
+        let believed = moka::sync::Cache::new(MAX_KNOWN);
+        let database = Self { verifier, store, latest: Mutex::const_new(None), recent, sums, proven, believed };
         let note = std::fs::read(database.latest_file()).ok();
         let latest = note.and_then(|note| database.tree(&note).ok());
         Self { latest: Mutex::new(latest), ..database }
@@ -73,8 +87,9 @@ impl Database {
     /// # Errors
     /// See [`Missing`].
     pub async fn sums(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Sums, Missing> {
-        let answer = self.look_up(module, version, ask).await?;
-        self.prove(answer, module, version, ask).await
+        let path = SumdbPath::Lookup(module.clone(), version.clone()).escaped();
+        let prove = async { self.prove(self.get(&path, ask).await?, module, version, ask).await };
+        self.sums.try_get_with_by_ref(&path, prove).await.map_err(|error| (*error).clone())
     }
 
     /// What a client of the relay gets, and whether it is proven. What is not is neither kept on the volume nor for long:
@@ -85,7 +100,7 @@ impl Database {
     pub async fn relay(&self, asked: &SumdbPath, ask: &Ask<'_>) -> Result<(Bytes, bool), Missing> {
         match asked {
             SumdbPath::Lookup(module, version) => {
-                let answer = self.look_up(module, version, ask).await?;
+                let answer = self.get(&asked.escaped(), ask).await?;
                 if tokio::fs::try_exists(self.file(&asked.escaped())).await.unwrap_or_default() {
                     return Ok((answer, true));
                 }
@@ -101,10 +116,6 @@ impl Database {
             },
             SumdbPath::Supported | SumdbPath::Latest => ask(asked.escaped()).await.map(|bytes| (bytes, false)),
         }
-    }
-
-    async fn look_up(&self, module: &ModulePath, version: &Version, ask: &Ask<'_>) -> Result<Bytes, Missing> {
-        self.get(&SumdbPath::Lookup(module.clone(), version.clone()).escaped(), ask).await
     }
 
     /// Believes an answer, and keeps it then.
@@ -178,8 +189,18 @@ impl Database {
 
     /// Checks a signed tree against the newest one, and returns the newer of the two.
     async fn newest(&self, note: &[u8], ask: &Ask<'_>) -> Result<Tree, Missing> {
-        let tree = self.tree(note)?;
         let mut latest = self.latest.lock().await;
+        if let Some(known) = latest.filter(|_| self.believed.contains_key(note)) {
+            return Ok(known);
+        }
+        let tree = self.tree(note)?;
+        let newest = self.newer(tree, note, &mut latest, ask).await?;
+        self.believed.insert(Bytes::copy_from_slice(note), ());
+        Ok(newest)
+    }
+
+    /// Checks a tree against the newest one, which it becomes if it is newer.
+    async fn newer(&self, tree: Tree, note: &[u8], latest: &mut Option<Tree>, ask: &Ask<'_>) -> Result<Tree, Missing> {
         let Some(known) = *latest else {
             *latest = Some(tree);
             self.store.commit_later(Bytes::copy_from_slice(note), self.latest_file());
@@ -197,9 +218,9 @@ impl Database {
                 tracing::error!(database = self.verifier.name(), known = %known.text(), other = %tree.text(), "the database has forked");
                 Missing::Dishonest(format!("its tree of {} records and the one of {} do not belong together: {e}", tree.size, known.size))
             })?;
-            self.keep(plan.tiles(), &tiles);
+            self.keep_all(plan.tiles(), &tiles);
         } else {
-            self.keep(plan.tiles(), &tiles);
+            self.keep_all(plan.tiles(), &tiles);
         }
         if newer == tree {
             *latest = Some(tree);
@@ -210,9 +231,15 @@ impl Database {
 
     async fn prove_record(&self, tree: Tree, record: u64, ask: &Ask<'_>, use_kept: bool) -> Result<Hash, Missing> {
         let plan = RecordPlan::new(tree, GO_TILE_HEIGHT, record).map_err(|e| dishonest(&e))?;
-        let tiles = self.tiles(plan.tiles(), ask, use_kept).await?;
-        let hash = plan.prove(&tiles).map_err(|e| dishonest(&e))?;
-        self.keep(plan.tiles(), &tiles);
+        let known: Vec<_> = plan.tiles().iter().map(|tile| self.proven.get(tile).filter(|_| use_kept)).collect();
+        let unknown = plan.tiles().iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(tile, _)| *tile);
+        let mut unknown = self.tiles(&unknown.collect::<Vec<_>>(), ask, use_kept).await?.into_iter();
+        let proven: Vec<_> = known.iter().map(Option::is_some).collect();
+        let tiles: Vec<_> = known.into_iter().filter_map(|known| known.or_else(|| unknown.next())).collect();
+        let hash = plan.prove_beyond(&proven, &tiles).map_err(|e| dishonest(&e))?;
+        for ((tile, bytes), _) in plan.tiles().iter().zip(&tiles).zip(proven).filter(|(_, proven)| !proven) {
+            self.keep(tile, bytes);
+        }
         Ok(hash)
     }
 
@@ -235,15 +262,18 @@ impl Database {
         }
     }
 
-    /// Keeps tiles that a proof has checked.
-    fn keep(&self, tiles: &[Tile], bytes: &[Bytes]) {
-        for (tile, bytes) in tiles.iter().zip(bytes) {
-            // The full tile may have come in place of a partial one.
-            let is_full = bytes.len() == HASH_BYTES << GO_TILE_HEIGHT;
-            let file = self.file(&if is_full { tile.full() } else { *tile }.to_string());
-            if !file.exists() {
-                self.store.commit_later(bytes.clone(), file);
-            }
+    fn keep_all(&self, tiles: &[Tile], bytes: &[Bytes]) {
+        tiles.iter().zip(bytes).for_each(|(tile, bytes)| self.keep(tile, bytes));
+    }
+
+    /// Keeps a tile that a proof has checked, and not what a full one in its place has beyond it.
+    fn keep(&self, tile: &Tile, bytes: &Bytes) {
+        let length = usize::try_from(tile.width()).unwrap_or_default() * HASH_BYTES;
+        let bytes = bytes.slice(..length.min(bytes.len()));
+        let file = self.file(&tile.to_string());
+        self.proven.insert(*tile, bytes.clone());
+        if !file.exists() {
+            self.store.commit_later(bytes, file);
         }
     }
 

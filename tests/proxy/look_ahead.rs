@@ -6,6 +6,7 @@ use gomodcache::config::{Fallback, LookAhead, Policy, ProxyConfig, Resolution};
 
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Gate, Upstream, zip_of};
+use crate::wire::Wire;
 
 /// `a.example/old` (go 1.16) -> `b.example/new` (go 1.24) -> `c.example/deep`; `a.example/pruned` (go 1.24) guesses
 /// `b.example/new` and, absent everywhere, `d.example/absent`.
@@ -193,6 +194,55 @@ async fn a_client_that_asks_for_what_was_not_fetched_ahead_is_answered() {
     let (got, ()) = tokio::join!(stage.get("/b.example/new/@v/v1.0.0.mod"), joins);
     assert!(got.is(b"module b.example/new\n"), "{got:?}");
     assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"failed\""]).await, 1.0);
+}
+
+/// Of small objects. What a zip needs is bandwidth, of which more of them at a time do not make more.
+#[tokio::test]
+async fn an_upstream_that_answers_is_asked_for_more_at_once_but_for_no_more_zips() {
+    const MODULES: usize = 300;
+    let (mods, zips) = (Gate::closed(), Gate::closed());
+    let (held_mods, held_zips) = (mods.clone(), zips.clone());
+    let answered = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start(move |asked: &Asked| {
+        let Some((module, file)) = asked.path.trim_start_matches('/').split_once("/@v/") else { return Answer::not_found() };
+        let go_mod = || Answer::ok(format!("module {module}\n\ngo 1.24\n"));
+        match file {
+            "v1.0.0.mod" if module == "a.example/old" => {
+                let requires: String = (0..MODULES).map(|i| format!(" b.example/m{i} v1.0.0\n")).collect();
+                Answer::ok(format!("module {module}\n\ngo 1.16\n\nrequire (\n{requires})\n"))
+            }
+            "v1.0.0.mod" if answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 100 => go_mod(),
+            "v1.0.0.mod" => go_mod().held_after(0, &held_mods),
+            "v1.0.0.info" => Answer::ok(r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+            _ => Answer::ok(zip_of(module, "v1.0.0", 100)).held_after(0, &held_zips),
+        }
+    })
+    .await;
+    let mut config = ahead(&upstream, LookAhead::Certain);
+    config.upstreams[0].timeouts.head = Duration::from_secs(60);
+    let stage = Stage::start(&config).await;
+    stage.get("/a.example/old/@v/v1.0.0.mod").await;
+    let asked_for = |endpoint: &'static str| upstream.paths().iter().filter(move |path| path.ends_with(endpoint)).count();
+    eventually("128 that wait", async || asked_for(".mod") >= 1 + 100 + 128).await;
+    settle().await;
+    assert_eq!(asked_for(".mod"), 1 + 100 + 128);
+    mods.open();
+    eventually("all of them", async || asked_for(".mod") == 1 + MODULES).await;
+    let mut client = Wire::open(&stage.url).await;
+    for file in ["mod", "info"] {
+        for i in 0..60 {
+            assert_eq!(client.ask("GET", &format!("/b.example/m{i}/@v/v1.0.0.{file}")).await.0, 200);
+        }
+    }
+    let then = async {
+        eventually("zips that wait", async || asked_for(".zip") >= 32).await;
+        settle().await;
+        assert!(asked_for(".zip") <= 33, "the client's own and 32 others");
+        zips.open();
+    };
+    // All that waits is asked for beside the first one, which waits too.
+    tokio::join!(client.ask("GET", "/b.example/m0/@v/v1.0.0.zip"), then);
+    eventually("all zips", async || asked_for(".zip") == 60).await;
 }
 
 /// The real go command: after its first `.info` and its first `.zip` it finds everything there.

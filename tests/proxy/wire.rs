@@ -11,7 +11,7 @@ impl Wire {
         Self(BufReader::new(TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap()))
     }
 
-    /// Status, content type and body.
+    /// Status, content type and body, if that is a text.
     pub(crate) async fn ask(&mut self, method: &str, path: &str) -> (u16, String, String) {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: cache.example\r\nAccept-Encoding: gzip\r\n\r\n");
         self.0.write_all(request.as_bytes()).await.unwrap();
@@ -29,7 +29,7 @@ impl Wire {
         }
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).await.unwrap();
-        (status, kind, String::from_utf8(body).unwrap())
+        (status, kind, String::from_utf8_lossy(&body).into_owned())
     }
 
     async fn line(&mut self) -> String {
