@@ -115,7 +115,7 @@ impl LookAhead {
                 () = shutdown.cancelled() => break,
                 () = self.wake.notified() => {}
                 Some(ended) = running.join_next() => match ended {
-                    Ok(came_to) => pace.follow(came_to),
+                    Ok(came_to) => pace.follow(&came_to),
                     Err(error) => tracing::error!(%error, "a step of looking ahead failed"),
                 }
             }
@@ -178,7 +178,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    fn follow(&mut self, came_to: Ahead) {
+    fn follow(&mut self, came_to: &Ahead) {
         match came_to {
             Ahead::Fetched(_) => self.0 = (self.0 + 1).min(MOST_AT_ONCE),
             Ahead::Failed => *self = Self::default(),
@@ -199,13 +199,13 @@ mod tests {
     #[test]
     fn each_answer_makes_the_pace_faster_and_a_failure_slow_again() {
         let mut pace = Pace::default();
-        [Ahead::Present(None), Ahead::Absent].into_iter().for_each(|came_to| pace.follow(came_to));
+        [Ahead::Present(None), Ahead::Absent].into_iter().for_each(|came_to| pace.follow(&came_to));
         assert_eq!(pace.0, AT_ONCE, "that nothing was fetched says nothing");
-        (0..10).for_each(|_| pace.follow(Ahead::Fetched(None)));
+        (0..10).for_each(|_| pace.follow(&Ahead::Fetched(None)));
         assert_eq!(pace.0, AT_ONCE + 10);
-        (0..MOST_AT_ONCE).for_each(|_| pace.follow(Ahead::Fetched(None)));
+        (0..MOST_AT_ONCE).for_each(|_| pace.follow(&Ahead::Fetched(None)));
         assert_eq!(pace.0, MOST_AT_ONCE);
-        pace.follow(Ahead::Failed);
+        pace.follow(&Ahead::Failed);
         assert_eq!(pace.0, AT_ONCE);
     }
 }
