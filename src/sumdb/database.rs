@@ -334,6 +334,21 @@ mod tests {
         assert_eq!(database.relay(&tile("tile/8/data/000"), &ask).await, Err(Missing::Unknown));
     }
 
+    #[test]
+    fn of_a_full_tile_in_the_place_of_a_partial_one_only_what_was_proven_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(folder.path());
+        let partial: Tile = "tile/8/0/000.p/9".parse().unwrap();
+        let full: Vec<u8> = (0..=255_u8).flat_map(|i| [i; HASH_BYTES]).collect();
+        database.keep(&partial, &Bytes::from(full.clone()));
+        assert_eq!(database.proven.get(&partial).unwrap(), full[..9 * HASH_BYTES]);
+        let (kept, other) = (database.file("tile/8/0/000.p/9"), database.file("tile/8/0/000"));
+        // With it the store, which commits before it ends.
+        drop(database);
+        assert_eq!(std::fs::read(kept).unwrap(), full[..9 * HASH_BYTES]);
+        assert!(!other.exists());
+    }
+
     #[tokio::test]
     async fn what_nobody_proved_passes_through_and_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();

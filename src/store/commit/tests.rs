@@ -1,0 +1,77 @@
+use super::*;
+use crate::telemetry::Metrics;
+
+/// Whose disk does nothing: nobody takes from the queue.
+fn on_a_dead_disk(places: usize) -> (Committer, mpsc::Receiver<Commit>) {
+    let (queue, commits) = mpsc::sync_channel(places);
+    let usage = Arc::new(Usage::new(PathBuf::from("/nowhere"), None, Arc::new(Metrics::new().unwrap())));
+    let (backlog, patience) = (watch::Sender::default(), Duration::from_millis(100));
+    (Committer { queue: Some(queue), threads: Vec::new(), backlog, stuck: Mutex::default(), patience, usage }, commits)
+}
+
+fn a_commit() -> Commit {
+    Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), done: oneshot::channel().0 }
+}
+
+fn send(committer: &Committer) -> io::Result<()> {
+    committer.send(a_commit())
+}
+
+#[test]
+fn what_keeps_coming_is_one_batch_until_it_pauses_or_the_first_has_waited_long_enough() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let batch = |count: usize, pause: Duration, group: Duration, longest: Duration| {
+        let (queue, commits) = mpsc::sync_channel(MAX_GROUP + 1);
+        let sender = std::thread::spawn(move || {
+            for _ in 0..count {
+                if queue.send(a_commit()).is_err() {
+                    // The test has what it wants.
+                    break;
+                }
+                std::thread::sleep(pause);
+            }
+            queue
+        });
+        let batch = next_batch(&commits, u64::MAX, group, longest).unwrap().len();
+        drop(commits);
+        drop(sender.join().unwrap());
+        batch
+    };
+    assert_eq!(batch(4, SECOND * 2 / 5, SECOND, SECOND * 60), 4, "the last comes later after the first than they may be apart");
+    assert_eq!(batch(2, SECOND, SECOND / 20, SECOND * 60), 1, "a pause ends it");
+    let first = batch(40, SECOND / 20, SECOND * 60, SECOND / 2);
+    assert!((2..40).contains(&first), "{first}: so does the time that the first may wait");
+    assert_eq!(batch(MAX_GROUP + 1, Duration::ZERO, SECOND, SECOND), MAX_GROUP);
+}
+
+#[test]
+fn what_finds_no_place_is_refused_at_once_and_counts_for_nothing() {
+    let (committer, commits) = on_a_dead_disk(2);
+    send(&committer).unwrap();
+    send(&committer).unwrap();
+    assert!(send(&committer).unwrap_err().to_string().contains("the disk is slow"));
+    let waiting = *committer.backlog.borrow();
+    assert_eq!((waiting.bytes, waiting.commits, waiting.done), (2, 2, 0));
+    drop(commits);
+    assert!(send(&committer).unwrap_err().to_string().contains("has ended"));
+}
+
+#[tokio::test]
+async fn many_small_objects_hold_up_the_next_download_once_and_a_dead_disk_no_other() {
+    let (committer, _commits) = on_a_dead_disk(QUEUE);
+    let took = async || {
+        let since = Instant::now();
+        committer.caught_up().await;
+        since.elapsed()
+    };
+    (0..BEHIND).for_each(|_| send(&committer).unwrap());
+    assert!(took().await < committer.patience, "as many may wait");
+    send(&committer).unwrap();
+    assert!(took().await >= committer.patience, "one more may not");
+    assert!(took().await < committer.patience, "a disk that does nothing is waited for once");
+    send(&committer).unwrap();
+    committer.backlog.send_modify(|backlog| backlog.leave(1, 1));
+    assert!(took().await >= committer.patience, "one that goes on is waited for again");
+    committer.backlog.send_modify(|backlog| backlog.leave(1, 1));
+    assert!(took().await < committer.patience, "it has caught up");
+}
