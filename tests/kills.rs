@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{Cursor, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,24 +68,31 @@ impl Drop for Proxy {
 
 async fn start(goproxy: &str, cache: &Path) -> Proxy {
     let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (modules, admin) = (port(), port());
-    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-        .args(["proxy", "--listen", &format!("127.0.0.1:{modules}"), "--admin-listen", &format!("127.0.0.1:{admin}"), "--cache-dir"])
-        .arg(cache)
-        .env("GOPROXY", goproxy)
-        .env("GOSUMDB", "off")
-        .env("GONOSUMDB", "none.example")
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..200 {
-        if reqwest::get(format!("http://127.0.0.1:{admin}/readyz")).await.is_ok_and(|response| response.status().is_success()) {
-            return Proxy { process, url: format!("http://127.0.0.1:{modules}") };
+    let said = tempfile::NamedTempFile::new().unwrap();
+    // A port that was free may be some connection's own a moment later: then the proxy says so and ends.
+    for _try in 0..5 {
+        let (modules, admin) = (port(), port());
+        let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+            .args(["proxy", "--listen", &format!("127.0.0.1:{modules}"), "--admin-listen", &format!("127.0.0.1:{admin}"), "--cache-dir"])
+            .arg(cache)
+            .env("GOPROXY", goproxy)
+            .env("GOSUMDB", "off")
+            .env("GONOSUMDB", "none.example")
+            .stderr(said.reopen().unwrap())
+            .spawn()
+            .unwrap();
+        let mut proxy = Proxy { process, url: format!("http://127.0.0.1:{modules}") };
+        for _ in 0..1_000 {
+            if reqwest::get(format!("http://127.0.0.1:{admin}/readyz")).await.is_ok_and(|response| response.status().is_success()) {
+                return proxy;
+            }
+            if proxy.process.try_wait().unwrap().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the proxy did not become ready");
+    panic!("the proxy did not become ready: {}", std::fs::read_to_string(said.path()).unwrap());
 }
 
 /// Asks for everything, many at a time. Returns how many whole answers came; each of them must be right.
