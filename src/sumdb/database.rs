@@ -19,9 +19,11 @@ use crate::store::Store;
 const RECENT_BYTES: u64 = 4 << 20;
 /// Of tiles that were proven, in memory.
 const PROVEN_BYTES: u64 = 4 << 20;
-/// How many sums, and how many signed trees, are in memory.
-const MAX_KNOWN: u64 = 1_024;
-/// How long what no proof has checked is taken from memory.
+/// Of notes that were checked, in memory. Whoever relays one may add lines to it.
+const BELIEVED_BYTES: u64 = 1 << 20;
+/// How many versions' sums are in memory.
+const MAX_SUMS: u64 = 1_024;
+/// How long sums, and what no proof has checked, are taken from memory.
 const RECENT: Duration = Duration::from_secs(60);
 
 /// Why there are bytes of the database or not.
@@ -72,10 +74,11 @@ impl Database {
     pub fn new(verifier: Verifier, store: Store) -> Self {
         let weigh = |path: &String, bytes: &Bytes| u32::try_from(path.len() + bytes.len()).unwrap_or(u32::MAX);
         let recent = moka::future::Cache::builder().weigher(weigh).max_capacity(RECENT_BYTES).time_to_live(RECENT).build();
-        let sums = moka::future::Cache::builder().max_capacity(MAX_KNOWN).time_to_live(RECENT).build();
+        let sums = moka::future::Cache::builder().max_capacity(MAX_SUMS).time_to_live(RECENT).build();
         let weigh = |_: &Tile, bytes: &Bytes| u32::try_from(size_of::<Tile>() + bytes.len()).unwrap_or(u32::MAX);
         let proven = moka::sync::Cache::builder().weigher(weigh).max_capacity(PROVEN_BYTES).build();
-        let believed = moka::sync::Cache::new(MAX_KNOWN);
+        let weigh = |note: &Bytes, (): &()| u32::try_from(note.len()).unwrap_or(u32::MAX);
+        let believed = moka::sync::Cache::builder().weigher(weigh).max_capacity(BELIEVED_BYTES).build();
         let database = Self { verifier, store, latest: Mutex::const_new(None), recent, sums, proven, believed };
         let note = std::fs::read(database.latest_file()).ok();
         let latest = note.and_then(|note| database.tree(&note).ok());
@@ -211,17 +214,15 @@ impl Database {
         }
         let (newer, older) = if tree.size > known.size { (tree, known) } else { (known, tree) };
         let plan = PrefixPlan::new(newer, GO_TILE_HEIGHT, older).map_err(|e| dishonest(&e))?;
-        let tiles = self.tiles(plan.tiles(), ask, true).await?;
+        let mut tiles = self.tiles(plan.tiles(), ask, true).await?;
         if plan.prove(&tiles).is_err() {
-            let tiles = self.tiles(plan.tiles(), ask, false).await?;
+            tiles = self.tiles(plan.tiles(), ask, false).await?;
             plan.prove(&tiles).map_err(|e| {
                 tracing::error!(database = self.verifier.name(), known = %known.text(), other = %tree.text(), "the database has forked");
                 Missing::Dishonest(format!("its tree of {} records and the one of {} do not belong together: {e}", tree.size, known.size))
             })?;
-            self.keep_all(plan.tiles(), &tiles);
-        } else {
-            self.keep_all(plan.tiles(), &tiles);
         }
+        plan.tiles().iter().zip(&tiles).for_each(|(tile, bytes)| self.keep(tile, bytes));
         if newer == tree {
             *latest = Some(tree);
             self.store.commit_later(Bytes::copy_from_slice(note), self.latest_file());
@@ -231,11 +232,14 @@ impl Database {
 
     async fn prove_record(&self, tree: Tree, record: u64, ask: &Ask<'_>, use_kept: bool) -> Result<Hash, Missing> {
         let plan = RecordPlan::new(tree, GO_TILE_HEIGHT, record).map_err(|e| dishonest(&e))?;
-        let known: Vec<_> = plan.tiles().iter().map(|tile| self.proven.get(tile).filter(|_| use_kept)).collect();
-        let unknown = plan.tiles().iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(tile, _)| *tile);
-        let mut unknown = self.tiles(&unknown.collect::<Vec<_>>(), ask, use_kept).await?.into_iter();
-        let proven: Vec<_> = known.iter().map(Option::is_some).collect();
-        let tiles: Vec<_> = known.into_iter().filter_map(|known| known.or_else(|| unknown.next())).collect();
+        let all = join_all(plan.tiles().iter().map(|tile| async move {
+            match self.proven.get(tile).filter(|_| use_kept) {
+                Some(bytes) => Ok((bytes, true)),
+                None => Ok((self.tile(tile, ask, use_kept).await?, false)),
+            }
+        }));
+        let all = all.await.into_iter().collect::<Result<Vec<_>, Missing>>()?;
+        let (tiles, proven): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let hash = plan.prove_beyond(&proven, &tiles).map_err(|e| dishonest(&e))?;
         for ((tile, bytes), _) in plan.tiles().iter().zip(&tiles).zip(proven).filter(|(_, proven)| !proven) {
             self.keep(tile, bytes);
@@ -260,10 +264,6 @@ impl Database {
             Err(Missing::Unknown) => Err(Missing::Dishonest(format!("it has no {tile}, which its own tree needs"))),
             Err(error) => Err(error),
         }
-    }
-
-    fn keep_all(&self, tiles: &[Tile], bytes: &[Bytes]) {
-        tiles.iter().zip(bytes).for_each(|(tile, bytes)| self.keep(tile, bytes));
     }
 
     /// Keeps a tile that a proof has checked, and not what a full one in its place has beyond it.
