@@ -57,8 +57,10 @@ impl Cache {
         let file = self.store.path(request);
         if !self.is_fetching(request) {
             if wants_bytes {
-                if let Ok(Some(Object::Small(bytes))) = self.read(file.clone()).await {
-                    return Ahead::Present(Some(bytes));
+                match self.read(file.clone()).await {
+                    Ok(Some(Object::Small(bytes))) => return Ahead::Present(Some(bytes)),
+                    Ok(Some(Object::Large(..))) => return Ahead::Present(None),
+                    Ok(None) | Err(_) => {}
                 }
             } else if tokio::fs::try_exists(&file).await.unwrap_or_default() {
                 return Ahead::Present(None);

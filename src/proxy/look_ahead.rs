@@ -38,11 +38,31 @@ pub(super) struct Trail {
     infos: Mutex<Infos>,
 }
 
+/// Those who were heard of a moment ago.
+#[derive(Default)]
+struct Clients(HashMap<IpAddr, Client>);
+
+impl Clients {
+    /// The one with this address.
+    fn of(&mut self, address: IpAddr, now: Instant) -> Client {
+        if let Some(known) = self.0.get(&address) {
+            return Arc::clone(known);
+        }
+        // Every pod has another address, and what is known of one is as large as its graph.
+        self.0.retain(|_, client| Arc::strong_count(client) > 1 || !lock(client).is_silent(now));
+        let client = Arc::new(Mutex::new(Walk::new(now)));
+        if self.0.len() < MAX_CLIENTS {
+            self.0.insert(address, Arc::clone(&client));
+        }
+        client
+    }
+}
+
 /// The steps that wait, and the task that takes them.
 pub(super) struct LookAhead {
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
-    clients: Mutex<HashMap<IpAddr, Client>>,
+    clients: Mutex<Clients>,
     /// Small and certain, then zips, then guesses.
     lanes: Mutex<[VecDeque<(Client, Step)>; 3]>,
     wake: Notify,
@@ -55,21 +75,7 @@ impl LookAhead {
 
     /// A new connection of a client.
     pub(super) fn trail(&self, client: IpAddr) -> Trail {
-        let now = Instant::now();
-        let mut clients = lock(&self.clients);
-        if clients.len() >= MAX_CLIENTS {
-            clients.retain(|_, client| Arc::strong_count(client) > 1 || !lock(client).is_silent(now));
-        }
-        let new = || Arc::new(Mutex::new(Walk::new(now)));
-        let known = clients.get(&client).cloned();
-        let client = known.unwrap_or_else(|| {
-            let walk = new();
-            if clients.len() < MAX_CLIENTS {
-                clients.insert(client, Arc::clone(&walk));
-            }
-            walk
-        });
-        Trail { client, infos: Mutex::default() }
+        Trail { client: lock(&self.clients).of(client, Instant::now()), infos: Mutex::default() }
     }
 
     /// Notes what a client asks for, before it has its answer.
@@ -194,7 +200,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn who_has_gone_is_forgotten_when_another_one_comes() {
+        let (mut clients, now) = (Clients::default(), Instant::now());
+        let later = now + Duration::from_secs(61);
+        let stays = clients.of([10, 0, 0, 1].into(), now);
+        drop(clients.of([10, 0, 0, 2].into(), now));
+        assert!(Arc::ptr_eq(&stays, &clients.of([10, 0, 0, 1].into(), now)));
+        drop(clients.of([10, 0, 0, 3].into(), now));
+        assert_eq!(clients.0.len(), 3, "a pod may go on with another connection");
+        drop(clients.of([10, 0, 0, 4].into(), later));
+        assert_eq!(clients.0.len(), 2, "a connection holds its client");
+    }
 
     #[test]
     fn each_answer_makes_the_pace_faster_and_a_failure_slow_again() {

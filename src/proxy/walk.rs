@@ -20,6 +20,10 @@ const WALK: usize = 4;
 const OUT_OF_ORDER: usize = 16;
 /// What is remembered of one client. A larger graph is downloaded at the client's own pace.
 const MAX_REMEMBERED: usize = 16_384;
+/// Of one connection.
+const MAX_INFOS: usize = 4_096;
+/// What has a longer path and version is not remembered, so that nobody can fill the memory with invented ones.
+const MAX_NAME: usize = 256;
 /// The first Go version whose modules list all that a build of their packages needs.
 const GRAPH_PRUNING: &str = "1.17";
 
@@ -111,6 +115,9 @@ impl Walk {
             *infos = Infos::default();
         }
         self.last = now;
+        if !is_memorable(request.module(), request.version()) {
+            return Vec::new();
+        }
         match &**request {
             Request::Mod(module, version) if request.is_immutable() => {
                 *infos = Infos::default();
@@ -134,7 +141,7 @@ impl Walk {
                 if std::mem::take(&mut infos.ended) {
                     infos.asked.clear();
                 }
-                if infos.asked.len() < MAX_REMEMBERED {
+                if infos.asked.len() < MAX_INFOS {
                     infos.asked.push(Arc::clone(request));
                 }
             }
@@ -281,7 +288,12 @@ fn selected(mods: &[Arc<Request>]) -> Vec<Module> {
 
 /// What a go.mod file requires and a proxy can be asked for.
 fn requirements(go_mod: &GoMod) -> impl Iterator<Item = Module> {
-    go_mod.requires.iter().filter_map(|r| Some((ModulePath::new(&r.path).ok()?, Version::new(&r.version).ok()?)))
+    let all = go_mod.requires.iter().filter_map(|r| Some((ModulePath::new(&r.path).ok()?, Version::new(&r.version).ok()?)));
+    all.filter(|(module, version)| is_memorable(Some(module), Some(version)))
+}
+
+fn is_memorable(module: Option<&ModulePath>, version: Option<&Version>) -> bool {
+    module.map_or(0, |module| module.as_str().len()) + version.map_or(0, |version| version.as_str().len()) <= MAX_NAME
 }
 
 #[cfg(test)]

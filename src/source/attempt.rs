@@ -39,7 +39,7 @@ impl Upstream {
         // Held until the answer is here: it may be all that there is to answer with.
         let known = self.known.get(&wanted.path).filter(|_| may_change(wanted));
         let response = match &known {
-            Some(state) => self.follow(&wanted.path, &state.validator.condition()).await?,
+            Some(state) => self.ask_if_changed(wanted, &state.validator).await?,
             None => self.ask_for_rest(wanted, transfer).await?,
         };
         // What another server says of its tags, at the end of a redirect, says nothing of this one's.
@@ -67,6 +67,17 @@ impl Upstream {
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
             _ => Err(self.refused(&response).into()),
         }
+    }
+
+    /// Asks for an answer only if it would be another one than the one that is known.
+    async fn ask_if_changed(&self, wanted: &Wanted, validator: &Validator) -> Result<Response, FetchError> {
+        let response = self.follow(&wanted.path, &validator.condition()).await?;
+        if response.status() == StatusCode::NOT_MODIFIED && response.url() != &self.join(&wanted.path)? {
+            // It is redirected now, and what the other server has is not what is known here.
+            self.known.forget(&wanted.path);
+            return Ok(self.follow(&wanted.path, &HeaderMap::new()).await?);
+        }
+        Ok(response)
     }
 
     /// Asks for what is not here yet; from the start, if the upstream has no such rest.

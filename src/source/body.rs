@@ -18,7 +18,8 @@ use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
 const MAX_SMALL_BYTES: u64 = 16 << 20;
-const MAX_ERROR_BYTES: u64 = 16 << 10;
+/// Of the words on an absence, which are remembered for a moment.
+const MAX_ERROR_BYTES: usize = 4 << 10;
 /// At most this many received pieces are written at once.
 const PIECES: usize = 32;
 /// How many zips that no client waits for are checked at once: with half of the processors, in the order in which they came.
@@ -145,7 +146,7 @@ impl Upstream {
     pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
         let wrong = |reason: String| FetchError::from(self.fault(Class::Verification, reason));
         if let Check::AnyInfo | Check::Info(_) = check {
-            let info = VersionInfo::parse(&body).map_err(|e| wrong(format!("the version's information is not JSON: {e}")))?;
+            let info = VersionInfo::parse(&body).map_err(|e| wrong(format!("the version's information can't be read: {e}")))?;
             if let Check::Info(version) = check
                 && info.version != version.as_str()
             {
@@ -179,14 +180,13 @@ impl Upstream {
         let mut body = BytesMut::new();
         while let Ok(Some(chunk)) = self.chunk(&mut response).await {
             body.extend_from_slice(&chunk);
-            if body.len() as u64 > MAX_ERROR_BYTES {
+            if body.len() > MAX_ERROR_BYTES {
                 break;
             }
         }
-        if text && std::str::from_utf8(&body).is_ok() {
-            body.freeze()
-        } else {
-            Bytes::from(format!("not found: {} does not have it\n", self.host))
+        match words(&body).filter(|_| text) {
+            Some(words) => Bytes::copy_from_slice(words.as_bytes()),
+            None => Bytes::from(format!("not found: {} does not have it\n", self.host)),
         }
     }
 
@@ -234,6 +234,13 @@ async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePerm
     }
 }
 
+/// The beginning of a text, up to the end of a character.
+fn words(text: &[u8]) -> Option<&str> {
+    let length = text.len().min(MAX_ERROR_BYTES);
+    let ends = if length < text.len() { length.saturating_sub(3)..=length } else { length..=length };
+    ends.rev().find_map(|end| std::str::from_utf8(text.get(..end)?).ok())
+}
+
 /// An encoding other than none.
 fn encoding(response: &Response) -> Option<String> {
     let encoding = response.headers().get(CONTENT_ENCODING)?.to_str().unwrap_or("?").trim().to_ascii_lowercase();
@@ -263,6 +270,18 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use crate::telemetry::Metrics;
+
+    #[test]
+    fn long_words_are_cut_between_two_characters() {
+        let long = "ä".repeat(MAX_ERROR_BYTES);
+        let odd = format!("x{long}");
+        for text in [long.as_bytes(), odd.as_bytes()] {
+            let cut = words(text).unwrap();
+            assert!(text.starts_with(cut.as_bytes()) && (MAX_ERROR_BYTES - 1..=MAX_ERROR_BYTES).contains(&cut.len()));
+        }
+        assert_eq!((words(b"not found\n"), words(b"\xff")), (Some("not found\n"), None));
+        assert_eq!(words(b"cut off by the upstream \xc3"), None);
+    }
 
     #[tokio::test]
     async fn a_zip_that_nobody_waits_for_is_checked_in_its_turn_and_one_that_a_client_waits_for_at_once() {

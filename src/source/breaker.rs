@@ -17,6 +17,8 @@ pub(super) struct Breaker {
     faults: u32,
     /// When the next request may go through, and how long the pause before it was.
     open: Option<(Instant, Duration)>,
+    /// A request went through after the pause, and nothing was heard of it yet.
+    probing: bool,
     /// When the last fault was, of any kind.
     trouble: Option<Instant>,
 }
@@ -30,6 +32,7 @@ impl Breaker {
             Some((until, _)) if now < *until => Err(*until - now),
             Some((until, pause)) => {
                 *until = now + *pause;
+                self.probing = true;
                 Ok(())
             }
             None => Ok(()),
@@ -56,11 +59,15 @@ impl Breaker {
     pub(super) fn failed(&mut self, now: Instant) {
         self.trouble = Some(now);
         self.faults = self.faults.saturating_add(1);
-        if self.faults >= THRESHOLD {
-            let pause = self.open.map_or(FIRST_PAUSE, |(_, last)| if self.faults.is_multiple_of(THRESHOLD) { last * 2 } else { last });
-            let pause = pause.min(MAX_PAUSE);
-            self.open = Some((now + pause, pause));
-        }
+        let pause = match self.open {
+            None if self.faults < THRESHOLD => return,
+            None => FIRST_PAUSE,
+            // What was under way when it opened fails with the same fault: a moment's trouble is no long one.
+            Some(_) if !self.probing => return,
+            Some((_, last)) => (last * 2).min(MAX_PAUSE),
+        };
+        self.open = Some((now + pause, pause));
+        self.probing = false;
     }
 
     /// Whether requests are held back.
@@ -100,6 +107,18 @@ mod tests {
         assert!(breaker.admit(later).is_err());
         breaker.answered();
         assert_eq!(breaker.admit(later), Ok(()));
+    }
+
+    #[test]
+    fn one_fault_of_many_requests_at_once_is_one_pause() {
+        let start = Instant::now();
+        let mut breaker = Breaker::default();
+        (0..200).for_each(|_| breaker.failed(start));
+        assert_eq!(breaker.admit(start), Err(FIRST_PAUSE));
+        let later = start + FIRST_PAUSE;
+        assert_eq!(breaker.admit(later), Ok(()));
+        (0..200).for_each(|_| breaker.failed(later));
+        assert_eq!(breaker.admit(later), Err(2 * FIRST_PAUSE), "the probe failed");
     }
 
     #[test]

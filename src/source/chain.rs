@@ -102,8 +102,12 @@ impl Chain {
     /// Takes over what the chain before has found out of the same upstreams.
     pub fn take_over(&self, before: &Self) {
         self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
-        // A credential that is used no more must not look like one that is accepted no more.
+        self.upstreams.iter().for_each(|upstream| upstream.publish_breaker());
         for gone in &before.upstreams {
+            if !self.upstreams.iter().any(|upstream| upstream.host == gone.host) {
+                gone.forget_breaker();
+            }
+            // A credential that is used no more must not look like one that is accepted no more.
             let Some(labels) = gone.credential_labels() else { continue };
             if !self.upstreams.iter().any(|upstream| upstream.credential_labels() == Some(labels)) {
                 gone.forget_credential();

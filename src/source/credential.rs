@@ -2,10 +2,14 @@
 //! sends the old one once more: no download fails because a Secret is ahead of its upstream, or wrong.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
 use crate::config::Credential;
+
+/// How long after its last refusal a new credential is tried again: an upstream may learn of it later than we do.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What one upstream is sent, if its configuration names a credential.
 #[derive(Debug)]
@@ -21,8 +25,8 @@ pub(super) struct Held {
 struct Old {
     /// Forgotten as soon as the new one was accepted.
     credential: Option<Credential>,
-    /// The new one was refused.
-    is_in_use: bool,
+    /// When the new one was refused last; this one is in use since.
+    refused: Option<Instant>,
 }
 
 /// Which one a request carried.
@@ -58,17 +62,28 @@ impl Held {
 
     /// What to send now.
     pub(super) fn to_send(&self) -> (Option<Credential>, Which) {
+        self.to_send_at(Instant::now())
+    }
+
+    fn to_send_at(&self, now: Instant) -> (Option<Credential>, Which) {
         let old = self.lock();
+        let is_recent = |refused| now.saturating_duration_since(refused) < TRY_AGAIN;
         match &old.credential {
-            Some(credential) if old.is_in_use => (Some(credential.clone()), Which::Old),
+            Some(credential) if old.refused.is_some_and(is_recent) => (Some(credential.clone()), Which::Old),
             _ => (self.new.clone(), Which::New),
         }
+    }
+
+    /// What the upstream accepts, as far as is known.
+    fn in_use(&self) -> Option<Credential> {
+        let old = self.lock();
+        old.refused.and_then(|_| old.credential.clone()).or_else(|| self.new.clone())
     }
 
     /// One of them was refused. Whether there is another one to send.
     pub(super) fn refused(&self, which: Which) -> bool {
         let mut old = self.lock();
-        old.is_in_use = which == Which::New && old.credential.is_some();
+        old.refused = (which == Which::New && old.credential.is_some()).then(Instant::now);
         old.credential.is_some()
     }
 
@@ -85,10 +100,7 @@ impl Held {
         if self.name != before.name || self.new.is_none() {
             return;
         }
-        let kept = match before.to_send() {
-            _ if self.new == before.new => before.lock().clone(),
-            (sent, _) => Old { credential: sent, is_in_use: false },
-        };
+        let kept = if self.new == before.new { before.lock().clone() } else { Old { credential: before.in_use(), refused: None } };
         *self.lock() = kept;
     }
 
@@ -127,6 +139,8 @@ mod tests {
         assert_eq!(sends(&second).as_deref(), Some("two"));
         assert!(second.refused(Which::New) && second.refused(Which::New), "of many at once each is sent again");
         assert_eq!(sends(&second).as_deref(), Some("one"));
+        let later = Instant::now() + TRY_AGAIN;
+        assert_eq!(second.to_send_at(later).1, Which::New, "the upstream may know it by now");
         // Another configuration with the same credential goes on with it, and another credential has it for its old one.
         assert_eq!(sends(&after(&second, "corp", Some("two"))).as_deref(), Some("one"));
         let third = after(&second, "corp", Some("three"));

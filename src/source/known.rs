@@ -62,8 +62,13 @@ impl Known {
     pub(super) fn set(&self, path: &str, body: Bytes, validator: Option<Validator>) {
         match validator {
             Some(validator) => self.0.insert(path.into(), Arc::new(State { body, validator })),
-            None => self.0.invalidate(path),
+            None => self.forget(path),
         }
+    }
+
+    /// Forgets what was said of a path.
+    pub(super) fn forget(&self, path: &str) {
+        self.0.invalidate(path);
     }
 
     /// Takes over all that another one has.

@@ -39,7 +39,8 @@ impl Upstream {
                 return Err(self.fault(Class::ClientError, reason));
             }
             let downgrade = url.scheme() == "https" && next.scheme() != "https";
-            if downgrade || !matches!(next.scheme(), "http" | "https") || (next.scheme() == "http" && !self.internal) {
+            let may_be_plain = self.internal || (host == self.host && self.url.scheme() == "http");
+            if downgrade || !matches!(next.scheme(), "http" | "https") || (next.scheme() == "http" && !may_be_plain) {
                 return Err(self.fault(Class::ClientError, format!("redirected to {host} without TLS")));
             }
             url = next;

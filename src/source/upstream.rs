@@ -212,7 +212,9 @@ impl Upstream {
 
     fn admit(&self, wanted: &Wanted) -> Result<(), FetchError> {
         let (mut breaker, now) = (self.breaker(), Instant::now());
-        if wanted.is_ahead && breaker.is_in_trouble(now) {
+        // A client may have come since: it reads what has arrived, and nobody else would resume the rest.
+        let is_wanted = || wanted.file.as_ref().is_some_and(|file| file.is_wanted());
+        if wanted.is_ahead && breaker.is_in_trouble(now) && !is_wanted() {
             return Err(FetchError::HeldBack);
         }
         breaker.admit(now).map_err(|wait| {
@@ -234,7 +236,20 @@ impl Upstream {
             Err(FetchError::Fault(fault)) if fault.class.is_trouble() => breaker.complained(now),
             _ => breaker.answered(),
         }
-        self.metrics.breaker_open.with_label_values(&[&self.host]).set(i64::from(breaker.is_open(now)));
+        drop(breaker);
+        self.publish_breaker();
+    }
+
+    /// Says whether requests are held back.
+    pub(super) fn publish_breaker(&self) {
+        let is_open = self.breaker().is_open(Instant::now());
+        self.metrics.breaker_open.with_label_values(&[&self.host]).set(i64::from(is_open));
+    }
+
+    /// No configuration has the upstream any more.
+    pub(super) fn forget_breaker(&self) {
+        // It may never have had a value.
+        drop(self.metrics.breaker_open.remove_label_values(&[&self.host]));
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

@@ -127,6 +127,12 @@ impl Growing {
         self.wanted.send_replace(true);
     }
 
+    /// Whether a client waits for it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        *self.wanted.borrow()
+    }
+
     /// Waits until a client waits for it.
     pub async fn wanted(&self) {
         let mut wanted = self.wanted.subscribe();

@@ -60,6 +60,27 @@ async fn a_zip_brings_the_go_mod_and_the_info_of_its_version_and_no_other_zip() 
     assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"fetched\""]).await, 2.0);
 }
 
+/// Longer than what memory keeps.
+#[tokio::test]
+async fn a_long_go_mod_that_is_on_the_disk_is_not_fetched_again() {
+    let long = format!("module a.example/m\n\ngo 1.24\n// {}\n", "x".repeat(200_000));
+    let upstream = Upstream::start(move |asked: &Asked| match asked.path.as_str() {
+        "/a.example/m/@v/v1.0.0.mod" => Answer::ok(long.clone()),
+        "/a.example/m/@v/v1.0.0.info" => Answer::ok(r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+        _ => Answer::ok(zip_of("a.example/m", "v1.0.0", 100)),
+    })
+    .await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::Certain)).await;
+    stage.get("/a.example/m/@v/v1.0.0.mod").await;
+    stage.kept("a.example/m/@v/v1.0.0.mod").await;
+    settle().await;
+    stage.get("/a.example/m/@v/v1.0.0.zip").await;
+    stage.kept("a.example/m/@v/v1.0.0.info").await;
+    settle().await;
+    let mods = upstream.take_paths().into_iter().filter(|path| path.ends_with(".mod")).count();
+    assert_eq!(mods, 1);
+}
+
 #[tokio::test]
 async fn the_graph_below_an_old_module_is_fetched_to_the_last() {
     let upstream = graph().await;
@@ -194,6 +215,48 @@ async fn a_client_that_asks_for_what_was_not_fetched_ahead_is_answered() {
     let (got, ()) = tokio::join!(stage.get("/b.example/new/@v/v1.0.0.mod"), joins);
     assert!(got.is(b"module b.example/new\n"), "{got:?}");
     assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"failed\""]).await, 1.0);
+}
+
+/// Its client has the first bytes, so nobody but us can ask for the rest; what no client waits for is left until one does.
+#[tokio::test]
+async fn a_zip_fetched_ahead_that_breaks_is_resumed_if_a_client_joined_it() {
+    const HALF: usize = 200_000;
+    let zip = |module: &str| zip_of(module, "v1.0.0", 2 * HALF);
+    let breaks = Gate::closed();
+    let gate = breaks.clone();
+    let upstream = Upstream::start(move |asked: &Asked| {
+        let Some((module, file)) = asked.path.trim_start_matches('/').split_once("/@v/") else { return Answer::not_found() };
+        match (file, asked.from()) {
+            ("v1.0.0.mod", _) => Answer::ok(format!("module {module}\n\ngo 1.24\n")),
+            ("v1.0.0.info", _) => Answer::ok(r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+            (_, Some(from)) => Answer::rest(&zip(module), from).with("ETag", "\"one\""),
+            _ if module == "a.example/first" => Answer::ok(zip(module)),
+            _ => Answer::ok(zip(module)).with("ETag", "\"one\"").broken_after(HALF, &gate),
+        }
+    })
+    .await;
+    let mut config = ahead(&upstream, LookAhead::Certain);
+    config.upstreams[0].timeouts.idle = Duration::from_secs(60);
+    let stage = Stage::start(&config).await;
+    let mut client = Wire::open(&stage.url).await;
+    let modules = ["a.example/first", "b.example/joined", "c.example/alone"];
+    for file in ["mod", "info"] {
+        for module in modules {
+            assert_eq!(client.ask("GET", &format!("/{module}/@v/v1.0.0.{file}")).await.0, 200);
+        }
+    }
+    client.ask("GET", "/a.example/first/@v/v1.0.0.zip").await;
+    eventually("both zips ahead", async || upstream.paths().iter().filter(|path| path.ends_with("zip")).count() == 3).await;
+    let joins = async {
+        settle().await;
+        breaks.open();
+    };
+    let (got, ()) = tokio::join!(stage.get("/b.example/joined/@v/v1.0.0.zip"), joins);
+    assert!(got.is(&zip("b.example/joined")), "{got:?}");
+    settle().await;
+    let asked = |module: &str| upstream.paths().iter().filter(|path| **path == format!("/{module}/@v/v1.0.0.zip")).count();
+    assert_eq!(modules.map(asked), [1, 2, 1]);
+    assert!(stage.get("/c.example/alone/@v/v1.0.0.zip").await.is(&zip("c.example/alone")), "it is there as soon as somebody asks");
 }
 
 /// Of small objects. What a zip needs is bandwidth, of which more of them at a time do not make more.

@@ -74,6 +74,20 @@ async fn an_upstreams_bytes_and_durations_are_told_by_its_host() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_is_held_back_is_told_until_it_is_used_no_more() {
+    let broken = Upstream::start(|asked: &Asked| honest(asked).closed_after(0)).await;
+    let other = Upstream::start_on("127.0.0.2:0", honest).await;
+    let stage = Stage::start(&config(&[&broken])).await;
+    for i in 0..2 {
+        stage.tea(&format!("v1.{i}.0.mod")).await;
+    }
+    let open = async |host: &str| stage.metric("gomodcache_upstream_breaker_open", &[&format!("host=\"{host}\"")]).await;
+    assert_eq!(open("127.0.0.1").await, 1.0);
+    stage.configure(&config(&[&other]));
+    eventually("nothing of it", async || open("127.0.0.1").await == 0.0).await;
+}
+
+#[tokio::test]
 async fn a_credential_is_told_with_its_last_success_and_its_expiry_until_it_is_used_no_more() {
     let good = token(r#"{"exp":1900000000}"#);
     let expected = format!("Bearer {good}");

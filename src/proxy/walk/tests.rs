@@ -237,3 +237,19 @@ fn what_is_remembered_is_bounded() {
     }
     assert_eq!((client.walk.mods.len(), client.walk.highest.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
 }
+
+/// Names as no graph has them, and more of them than a client needs.
+#[test]
+fn nobody_can_fill_the_memory_with_names() {
+    let mut client = Client::new();
+    let long = ["x".repeat(MAX_NAME / 2).as_str(); 2].join("/");
+    client.asks(&format!("/a.example/{long}/@v/v1.0.0.mod"));
+    client.asks(&format!("/a.example/{long}/@v/v1.0.0.info"));
+    client.asks(&format!("/a.example/{long}/@v/v1.0.0.zip"));
+    let go_mod = format!("module a.example/m\ngo 1.16\nrequire b.example/{long} v1.0.0\n");
+    assert!(client.reads("/a.example/m/@v/v1.0.0.mod", &go_mod).is_empty());
+    let Client { walk, infos, .. } = &client;
+    assert_eq!((walk.mods.len(), walk.listed.len(), walk.highest.len(), walk.built.len(), infos.asked.len()), (0, 0, 0, 0, 0));
+    (0..MAX_REMEMBERED + 10).for_each(|i| drop(client.asks(&format!("/a.example/m{i}/@v/v1.0.0.info"))));
+    assert_eq!((client.walk.listed.len(), client.infos.asked.len()), (MAX_REMEMBERED, MAX_INFOS));
+}

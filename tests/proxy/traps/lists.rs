@@ -217,3 +217,24 @@ async fn a_tag_is_sent_to_the_upstream_that_gave_it_and_to_no_other() {
     eventually("the same upstream", async || stage.tea("list").await.status == 200 && second.paths().len() > 1).await;
     assert_eq!(second.last().header("if-none-match"), Some("\"one\""));
 }
+
+/// Where it is sent the other server has the same tag, and a longer list.
+#[tokio::test]
+async fn a_list_that_is_redirected_since_is_asked_for_without_a_condition() {
+    let elsewhere = Upstream::start(|asked: &Asked| match asked.header("if-none-match") {
+        Some(_) => Answer::new("304 Not Modified", ""),
+        None => Answer::ok("v1.0.0\nv1.1.0\n"),
+    })
+    .await;
+    let to = elsewhere.url();
+    let upstream = Upstream::start(move |asked: &Asked| match asked.before {
+        0 => Answer::ok("v1.0.0\n").with("ETag", "\"one\""),
+        _ => Answer::redirect(format!("{to}/list")),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    stage.kept(LIST).await;
+    grow_old(&stage, LIST, 120).await;
+    assert_eq!(list(&stage).await.text(), "v1.0.0\nv1.1.0\n");
+}

@@ -1,6 +1,6 @@
 //! Redirects: followed here, only where the configuration allows, and without secrets.
 
-use gomodcache::config::{Credential, ProxyConfig};
+use gomodcache::config::{Credential, ProxyConfig, Resolution};
 
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, zip};
@@ -42,6 +42,21 @@ async fn a_redirect_to_another_host_is_followed_here_without_the_credential() {
     let asked = store.take_seen().remove(0);
     assert_eq!(asked.header("authorization"), None);
     assert!(asked.raw.ends_with(SIGNATURE), "{}", asked.raw);
+}
+
+/// As one that moved to another path, and is asked without TLS because the process runs alone.
+#[tokio::test]
+async fn a_plain_upstream_may_redirect_to_itself() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/new") {
+        Some(_) => Answer::ok("module corp.example/Tea\n"),
+        None => Answer::redirect(format!("/new{}", asked.path)),
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].internal = false;
+    config.resolution = Resolution::System { private_addresses: true };
+    let stage = Stage::start(&config).await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.text(), "module corp.example/Tea\n");
 }
 
 #[tokio::test]
