@@ -2,6 +2,7 @@
 
 use super::path::{ModulePath, PathError, Version};
 use super::tile::Tile;
+use super::zip_rules::check_module;
 
 /// What a client asks for. Whatever is in here was checked and may be written to a disk in its escaped form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -112,10 +113,11 @@ impl Request {
         }
     }
 
-    /// Whether the answer never changes: a file of a canonical version.
+    /// Whether the answer never changes: a file of a canonical version that the module can have. `v2.0.0` of a module whose path
+    /// does not end in `/v2` is a tag like any other name, and stands for `v2.0.0+incompatible`.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
-        self.version().is_some_and(Version::is_canonical)
+        matches!((self.module(), self.version()), (Some(module), Some(version)) if check_module(module, version).is_ok())
     }
 }
 
@@ -230,6 +232,7 @@ mod tests {
     fn a_branch_is_legal_and_mutable() {
         assert!(!Request::parse("/corp.example/a/@v/main.info").unwrap().is_immutable());
         assert!(!Request::parse("/corp.example/a/@v/!release.info").unwrap().is_immutable());
+        assert!(!Request::parse("/corp.example/a/@v/v2.0.0.info").unwrap().is_immutable(), "it stands for +incompatible");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 
 use super::file_path::{FilePathError, check_file_path, fold};
+use super::major::{check_path_major, split_path_version};
 use super::zip_directory::MAX_DIRECTORY_BYTES;
 use super::{ModulePath, Version};
 
@@ -54,51 +55,13 @@ pub enum ZipError {
 
 /// Whether a module can have a version, and the version is written the one way that zips are named by.
 ///
-/// `CanonicalVersion` and `Check` of `golang.org/x/mod/module`, with the rule for gopkg.in.
+/// `CanonicalVersion` and `Check` of `golang.org/x/mod/module`.
 ///
 /// # Errors
 /// [`ZipError::Module`].
 pub fn check_module(module: &ModulePath, version: &Version) -> Result<(), ZipError> {
-    let major = version.as_str().split('.').next().and_then(|v| v.strip_prefix('v')).unwrap_or_default();
-    let fits = match path_major(module.as_str()) {
-        Major::Impossible => false,
-        Major::None => matches!(major, "0" | "1") || version.as_str().ends_with("+incompatible"),
-        Major::Slash(wanted) => wanted == major,
-        // Old pseudo-versions of .v1 modules began with v0.0.0, and go.mod files still have them.
-        Major::Dot(wanted) => wanted == major || (wanted == "1" && version.as_str().starts_with("v0.0.0-")),
-    };
+    let fits = split_path_version(module.as_str()).is_some_and(|(_, major)| check_path_major(version.as_str(), major).is_ok());
     if version.is_canonical() && fits { Ok(()) } else { Err(ZipError::Module(module.to_string(), version.to_string())) }
-}
-
-/// What the end of a module's path says about its versions.
-enum Major<'a> {
-    /// Nothing: v0, v1, or anything `+incompatible`.
-    None,
-    /// `/v2` and up.
-    Slash(&'a str),
-    /// `.v0` and up, for gopkg.in.
-    Dot(&'a str),
-    /// No module has this path.
-    Impossible,
-}
-
-fn path_major(path: &str) -> Major<'_> {
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if path.starts_with("gopkg.in/") {
-        let stable = path.strip_suffix("-unstable");
-        let number = stable.unwrap_or(path).rsplit_once(".v").map(|(_, number)| number).filter(|number| digits(number));
-        return match number {
-            Some("0") if stable.is_none() => Major::Dot("0"),
-            Some(number) if !number.starts_with('0') => Major::Dot(number),
-            _ => Major::Impossible,
-        };
-    }
-    let number = path.rsplit_once("/v").map(|(_, number)| number);
-    match number.filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.')) {
-        None => Major::None,
-        Some(number) if number.contains('.') || number.starts_with('0') || number == "1" => Major::Impossible,
-        Some(number) => Major::Slash(number),
-    }
 }
 
 /// The most files and folders that are kept in mind. As for [`MAX_DIRECTORY_BYTES`], Go has no such limit.

@@ -32,6 +32,9 @@ const MAX_PENDING: usize = 256;
 const PENDING_PAUSES: [Duration; 5] =
     [Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(180), Duration::from_secs(300)];
 
+/// No go command asks for the like: it learns from the `.info` of a branch which version that is.
+const NOT_CANONICAL: &str = "not found: only versions have a .mod and a .zip; ask for the .info of this name\n";
+
 /// What is done when an object turns out not to be here, before anybody is asked for it.
 pub(super) type OnMiss<'a> = &'a (dyn Fn() + Sync);
 
@@ -102,6 +105,7 @@ impl Cache {
     pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>, on_miss: OnMiss<'_>) -> (Answer, Outcome) {
         let (answer, outcome) = match &**request {
             Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
+            Request::Mod(..) | Request::Zip(..) if !request.is_immutable() => (Answer::Error(not_found(NOT_CANONICAL)), Outcome::NotFound),
             _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), on_miss).await,
             _ => self.answer_mutable(request).await,
         };
@@ -130,6 +134,7 @@ impl Cache {
             }
         }
         on_miss();
+        let epoch = self.memory.epoch();
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
@@ -138,7 +143,7 @@ impl Cache {
             Err(error) => {
                 let outcome = outcome_of(&error);
                 if outcome == Outcome::NotFound {
-                    self.remember_absent(request, &error);
+                    self.remember_absent(request, &error, epoch);
                 }
                 (Answer::Error(error), outcome)
             }
@@ -312,13 +317,14 @@ impl Cache {
         (absence.since.elapsed() < NEGATIVE).then(|| absence.error.clone())
     }
 
-    pub(super) fn remember_absent(&self, request: &Request, error: &FetchError) {
+    /// Remembers what sources said that were in use in this epoch.
+    pub(super) fn remember_absent(&self, request: &Request, error: &FetchError, epoch: u64) {
         let mut negative = lock(&self.negative);
         if negative.len() >= MAX_NEGATIVE {
             negative.retain(|_, absence| absence.since.elapsed() < NEGATIVE);
         }
         if negative.len() < MAX_NEGATIVE {
-            let absence = Absence { since: Instant::now(), epoch: self.memory.epoch(), error: error.clone() };
+            let absence = Absence { since: Instant::now(), epoch, error: error.clone() };
             negative.insert(request.clone(), absence);
         }
     }
@@ -333,7 +339,7 @@ fn answer_from_disk(object: Object, request: &Arc<Request>, file: &Path) -> Answ
 
 fn check_of(request: &Request) -> Check {
     match request {
-        Request::Info(_, version) if version.is_canonical() => Check::Info(version.clone()),
+        Request::Info(_, version) if request.is_immutable() => Check::Info(version.clone()),
         Request::Info(..) | Request::Latest(_) => Check::AnyInfo,
         Request::Zip(module, version) => Check::Zip(module.clone(), version.clone()),
         Request::List(_) => Check::List,

@@ -30,10 +30,11 @@ impl Guard {
 }
 
 fn may_ask(token: Option<&[u8]>, headers: &HeaderMap, on_loopback: bool) -> bool {
-    let Some(token) = token else { return on_loopback };
+    // An empty one would be known to everybody.
+    let Some(token) = token.map(<[u8]>::trim_ascii).filter(|token| !token.is_empty()) else { return on_loopback };
     let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
     // Hashes are compared, so that the time that it takes says nothing about the token.
-    given.strip_prefix(b"Bearer ").is_some_and(|given| digest(&SHA256, given).as_ref() == digest(&SHA256, token.trim_ascii()).as_ref())
+    given.strip_prefix(b"Bearer ").is_some_and(|given| digest(&SHA256, given).as_ref() == digest(&SHA256, token).as_ref())
 }
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ mod tests {
         assert!(may_ask(Some(b"secret\n"), &headers("Bearer secret"), false));
         assert!(!may_ask(Some(b"secret"), &headers("Bearer other"), true));
         assert!(!may_ask(Some(b"secret"), &HeaderMap::new(), true));
+        assert!(!may_ask(Some(b"\n"), &headers("Bearer "), false), "an empty token is none");
         assert!(may_ask(None, &HeaderMap::new(), true) && !may_ask(None, &HeaderMap::new(), false));
     }
 }

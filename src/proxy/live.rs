@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
@@ -201,9 +202,10 @@ impl Live {
     pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let Some(files) = &self.files else { return };
         let mut last = self.first_look.clone();
-        // Here, since no client waits for a disk at the start.
+        // Beside the rest: a volume that hangs, or that is being counted, must not hold up a new password.
+        let mut remembering = JoinSet::new();
         if self.refused().is_none() {
-            files.remember(&last).await;
+            remembering.spawn(Arc::clone(&self).remember(last.clone()));
         }
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
             let look = files.look();
@@ -221,7 +223,9 @@ impl Live {
                     self.changed.store(Some(Arc::new(Instant::now())));
                     // After the swap: what the old chain answered must not outlive it.
                     self.lasting.memory.clear();
-                    files.remember(&look).await;
+                    // Only the newest is worth keeping.
+                    remembering.shutdown().await;
+                    remembering.spawn(Arc::clone(&self).remember(look.clone()));
                     self.publish();
                     tracing::info!("configuration reloaded");
                 }
@@ -232,6 +236,14 @@ impl Live {
                 }
             }
             last = look;
+        }
+    }
+
+    /// Keeps a configuration that was good, for a start at which there is none.
+    async fn remember(self: Arc<Self>, look: Look) {
+        let Some(files) = &self.files else { return };
+        if let Err(error) = files.store.commit_bytes(Bytes::from(look.config), files.last_good.clone()).await {
+            tracing::warn!(%error, "can't keep the last good configuration");
         }
     }
 
@@ -272,12 +284,6 @@ impl Files {
             .filter_map(|name| Some((name.clone(), std::fs::read(self.credentials.join(&name)).ok()?)))
             .collect();
         Look { config, credentials }
-    }
-
-    async fn remember(&self, look: &Look) {
-        if let Err(error) = self.store.commit_bytes(Bytes::from(look.config.clone()), self.last_good.clone()).await {
-            tracing::warn!(%error, "can't keep the last good configuration");
-        }
     }
 }
 

@@ -36,12 +36,13 @@ impl Cache {
                 return (Answer::Stale(bytes.clone(), *age), Outcome::Stale);
             }
         }
+        let epoch = self.memory.epoch();
         let (content, outcome) = self.download(request).await;
         match (content, kept) {
             (Ok(Content::Small(bytes) | Content::Unproven(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
             (Err(error @ FetchError::NotFound { .. }), _) => {
-                self.remember_absent(request, &error);
+                self.remember_absent(request, &error, epoch);
                 (Answer::Error(error), Outcome::NotFound)
             }
             // An outage, and something to show for it.
@@ -71,7 +72,9 @@ impl Cache {
     async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
         let modified = tokio::fs::metadata(&file).await.ok()?.modified().ok()?;
         let bytes = tokio::fs::read(&file).await.ok()?;
-        Some((Bytes::from(bytes), SystemTime::now().duration_since(modified).unwrap_or_default()))
+        // Written by a clock that is ahead of this one, it may be of any age.
+        let age = SystemTime::now().duration_since(modified).unwrap_or(FRESH + STALE_WHILE_REVALIDATE);
+        Some((Bytes::from(bytes), age))
     }
 }
 

@@ -32,6 +32,10 @@ impl Cache {
 
     /// The module and version in whose zip this path is a folder: of this version, or else of the highest tag. Blocks.
     fn module_of_package(&self, path: &ModulePath, version: Option<&Version>) -> Option<String> {
+        // What was a folder of one version may be a module of its own since.
+        if self.store.has_known(path) {
+            return None;
+        }
         modules_above(path).find_map(|(module, folder)| {
             let highest = || Version::new(self.store.cached_versions(&module).last()?).ok();
             let version = version.cloned().or_else(highest)?;

@@ -1,5 +1,6 @@
 //! The verdict on a download, before it is kept: what the checksum database says, or what this cache saw first.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -162,6 +163,9 @@ impl Verify {
         match tokio::fs::read_to_string(&file).await {
             Ok(first) if first == hash => Verdict::Good,
             Ok(first) => Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed")),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Verdict::Pending(format!("what this cache saw of it first can't be read: {error}"))
+            }
             Err(_) => {
                 self.store.commit_later(Bytes::copy_from_slice(hash.as_bytes()), file);
                 Verdict::Good

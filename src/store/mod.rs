@@ -237,6 +237,14 @@ impl Store {
     pub fn cached_versions(&self, module: &ModulePath) -> Vec<String> {
         versions_in(&self.root.join(module.escaped()).join("@v"))
     }
+
+    /// Whether anything was ever kept of a module. Blocks.
+    #[must_use]
+    pub fn has_known(&self, module: &ModulePath) -> bool {
+        let state = self.state_dir();
+        let folders = [self.root.clone(), state.join("mutable"), state.join("first-seen")].map(|base| base.join(module.escaped()));
+        folders.iter().any(|folder| folder.join("@v").exists() || folder.join("@latest").exists())
+    }
 }
 
 fn note_use(file: &File) {

@@ -99,7 +99,7 @@ async fn play(row: &Row, certificate_of_its_own: &str) -> Vec<String> {
     let stage = Stage::prepared(&config, |folder| prepare(folder, row)).await;
     if let Special::Tried(times) = row.special {
         for i in 0..times {
-            stage.tea(&format!("v9.0.{i}.mod")).await;
+            stage.tea(&format!("v1.9.{i}.mod")).await;
         }
     }
     let got = stage.tea(row.file).await;

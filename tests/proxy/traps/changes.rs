@@ -110,12 +110,12 @@ async fn a_new_credential_that_is_refused_leaves_the_old_one_in_use_until_one_is
     // The next one is ahead of its upstream; then the upstream takes it, and the old one no more.
     write_credential(stage.folder(), "early", "third");
     eventually("the early credential", async || uses(&stage, "third").await).await;
-    assert_eq!(stage.tea("v2.0.0.mod").await.status, 200);
+    assert_eq!(stage.tea("v1.30.0.mod").await.status, 200);
     *good.lock().unwrap() = header("early");
-    assert_eq!(stage.tea("v2.1.0.mod").await.status, 200);
+    assert_eq!(stage.tea("v1.31.0.mod").await.status, 200);
     assert_eq!(accepted().await, Some(true));
     *good.lock().unwrap() = header("old");
-    assert_eq!(stage.tea("v2.2.0.mod").await.status, 502, "what was accepted has no other beside it");
+    assert_eq!(stage.tea("v1.32.0.mod").await.status, 502, "what was accepted has no other beside it");
     assert_eq!(upstream.last().header("authorization"), Some(header("early").as_str()));
 }
 
@@ -146,6 +146,26 @@ async fn what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_plac
     stage.configure(&config(&[&full]));
     eventually("the other upstream", async || stage.tea("v1.0.0.info").await.status == 200).await;
     assert!(reloaded.elapsed() < Duration::from_secs(8), "not when the absence was forgotten anyway");
+}
+
+#[tokio::test]
+async fn an_absence_that_comes_after_a_change_is_one_of_the_sources_before() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let empty = Upstream::start(move |_: &Asked| Answer::not_found().held_after(0, &held)).await;
+    let full = Upstream::start(honest).await;
+    let mut patient = config(&[&empty]);
+    patient.upstreams[0].timeouts.idle = PATIENCE;
+    let stage = Stage::start(&patient).await;
+    let change = async {
+        eventually("both questions", async || empty.paths().len() == 2).await;
+        stage.configure(&config(&[&full]));
+        eventually("the other upstream", async || stage.log().contains("configuration reloaded")).await;
+        gate.open();
+    };
+    let (info, list, ()) = tokio::join!(stage.tea("v1.0.0.info"), stage.tea("main.info"), change);
+    assert_eq!((info.status, list.status), (404, 404), "who asked then has that answer");
+    assert_eq!((stage.tea("v1.0.0.info").await.status, stage.tea("main.info").await.status), (200, 200));
 }
 
 #[tokio::test]

@@ -58,6 +58,33 @@ async fn a_branch_a_hash_and_a_version_with_build_data_are_not_immutable() {
 }
 
 #[tokio::test]
+async fn a_branch_has_neither_a_mod_nor_a_zip_and_nobody_is_asked() {
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for file in ["main.mod", "main.zip", "v2.0.0.mod", "v1.0.0+meta.zip"] {
+        assert_eq!(stage.tea(file).await.status, 404, "{file}");
+    }
+    assert!(upstream.take_paths().is_empty());
+}
+
+/// As the go command asks for `example.com/m@v2.0.0` of a module that has tags from v2 on and no `/v2` in its path.
+#[tokio::test]
+async fn a_tag_of_another_major_version_than_the_path_stands_for_its_incompatible_version() {
+    let info = r#"{"Version":"v2.0.0+incompatible","Time":"2024-01-01T00:00:00Z"}"#;
+    let upstream = Upstream::start(move |asked: &Asked| match asked.file() {
+        Some(("v2.0.0", "info")) => Answer::ok(info),
+        Some(("v1.0.0", "info")) => Answer::ok(r#"{"Version":"v1.0.1","Time":"2024-01-01T00:00:00Z"}"#),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert!(stage.tea("v2.0.0.info").await.is(info.as_bytes()));
+    stage.kept(".gomodcache/mutable/corp.example/!tea/@v/v2.0.0.info").await;
+    assert!(!stage.has("v2.0.0.info"), "no list may name it");
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 502, "a version that the module can have is what it is");
+}
+
+#[tokio::test]
 async fn an_upstreams_own_words_on_an_absence_reach_the_client_unchanged() {
     let words = "not found: corp.example/Tea@v1.0.0: invalid version: unknown revision v1.0.0\nsecond line é\n";
     for status in ["404 Not Found", "410 Gone"] {

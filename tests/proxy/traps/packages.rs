@@ -55,6 +55,29 @@ async fn a_package_of_a_cached_module_is_no_module_whoever_is_away() {
     }
 }
 
+/// What was a folder at one version was made a module of its own later.
+#[tokio::test]
+async fn a_package_that_is_a_module_since_is_no_package_in_an_outage() {
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = Arc::clone(&is_down);
+    let upstream = Upstream::start(move |asked: &Asked| match asked.file() {
+        _ if down.load(Ordering::Relaxed) => Answer::new("401 Unauthorized", "no\n"),
+        Some(("v1.0.0", "zip")) => Answer::ok(with_a_command()),
+        _ if asked.path.ends_with("/cmd/brew/@v/v1.1.0.mod") => Answer::ok("module corp.example/Tea/cmd/brew\n"),
+        _ => honest(asked),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("v1.0.0.zip").await.status, 200);
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+    assert_eq!(stage.get("/corp.example/!tea/cmd/brew/@v/v1.1.0.mod").await.status, 200);
+    stage.kept("corp.example/!tea/cmd/brew/@v/v1.1.0.mod").await;
+    is_down.store(true, Ordering::Relaxed);
+    for path in [INFO, "/corp.example/!tea/cmd/brew/@v/list", "/corp.example/!tea/cmd/brew/@latest"] {
+        assert_eq!(stage.get(path).await.status, 502, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn an_upstream_that_answers_is_believed() {
     let upstream = Upstream::start(|asked: &Asked| match asked.file() {
