@@ -14,6 +14,7 @@ mod labels;
 mod live;
 mod look_ahead;
 mod memory;
+mod mounted;
 mod mutable;
 mod packages;
 mod policy;
@@ -94,6 +95,9 @@ pub enum Error {
     /// A metric could not be registered.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// The credentials, which are there.
+    #[error("can't read {0}")]
+    Unreadable(std::io::Error),
     /// The admin server failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -50,6 +50,7 @@
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
 //! | a new credential that is refused | `changes::a_new_credential_that_is_refused_…`, `changes::a_credential_that_was_withdrawn_…` |
 //! | an invalid new credential or configuration | `changes::a_malformed_new_credential_…` |
+//! | files that can't be read for a moment | `changes::files_that_cannot_be_read_…` |
 //! | … and after it the transfer breaks | `changes::a_download_that_breaks_after_a_rotation_…` |
 //! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
