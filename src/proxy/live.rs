@@ -36,6 +36,8 @@ pub(super) struct Live {
     changed: ArcSwapOption<Instant>,
     /// What was seen last, if it can't be used.
     refused: Mutex<Option<Refused>>,
+    /// The command line's, for configurations without one.
+    cache_limit: Option<u64>,
     lasting: Lasting,
 }
 
@@ -90,6 +92,7 @@ impl Live {
                 first_look: Look::default(),
                 refused: Mutex::default(),
                 changed: ArcSwapOption::empty(),
+                cache_limit: settings.cache_limit,
                 lasting,
             };
             live.instruct_store();
@@ -127,6 +130,7 @@ impl Live {
             first_look: look,
             refused: Mutex::new(refused),
             changed: ArcSwapOption::empty(),
+            cache_limit: settings.cache_limit,
             lasting,
         };
         live.publish();
@@ -187,9 +191,7 @@ impl Live {
     /// Tells the store what it may hold, and what goes last. The command line's limit stands unless the configuration has one.
     fn instruct_store(&self) {
         let sources = self.sources.load();
-        if let Some(limit) = sources.cache_limit {
-            self.lasting.store.set_limit(Some(limit));
-        }
+        self.lasting.store.set_limit(sources.cache_limit.or(self.cache_limit));
         self.lasting.store.set_private(sources.verify.private().clone());
     }
 

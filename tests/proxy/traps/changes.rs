@@ -166,6 +166,18 @@ async fn files_that_cannot_be_read_are_no_new_configuration() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_taken_out_of_the_configuration_is_in_force_no_more() {
+    let upstream = Upstream::start(honest).await;
+    let unlimited = config(&[&upstream]);
+    let limited = gomodcache::config::ProxyConfig { cache_limit: Some(1 << 30), ..unlimited.clone() };
+    let stage = Stage::start(&limited).await;
+    let limit = async || stage.metric("gomodcache_cache_limit_bytes", &[]).await;
+    assert_eq!(limit().await, f64::from(1 << 30));
+    stage.configure(&unlimited);
+    eventually("no limit", async || limit().await == 0.0).await;
+}
+
+#[tokio::test]
 async fn what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place() {
     let (empty, full) = (Upstream::start(|_: &Asked| Answer::not_found()).await, Upstream::start(honest).await);
     let stage = Stage::start(&config(&[&empty])).await;
