@@ -98,7 +98,7 @@ pub enum Error {
     /// The credentials, which are there.
     #[error("can't read {0}")]
     Unreadable(std::io::Error),
-    /// The admin server failed.
+    /// A listener or the access log failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -150,12 +150,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     server::serve(modules, service, health, shutdown.clone()).await;
     admin_shutdown.cancel();
     shutdown.cancel();
-    for (task, ended) in [("configuration watcher", watcher.await), ("look-ahead", ahead.await), ("scrubber", scrubber.await)] {
+    let ended = [
+        ("configuration watcher", watcher.await),
+        ("look-ahead", ahead.await),
+        ("scrubber", scrubber.await),
+        ("admin server", admin.await),
+    ];
+    for (task, ended) in ended {
         if let Err(error) = ended {
             tracing::error!(%error, "the {task} failed");
         }
     }
-    admin.await.map_err(std::io::Error::other)??;
     Ok(())
 }
 

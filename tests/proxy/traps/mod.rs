@@ -44,7 +44,7 @@
 //! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
 //! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
 //! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
-//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…` |
+//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…`, `transfers::sigterm_does_not_wait_for_…` |
 //! | 429, 503, time-outs, 401, 403: never 404; `,` and `\|` | the table, `go_client::an_outage_ends_the_build_…` |
 //! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
