@@ -15,7 +15,7 @@ use super::cache::{Answer, Cache, OnMiss};
 use super::labels::Outcome;
 use super::memory::Hot;
 use crate::config::{self, ProxyConfig};
-use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver};
+use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver, synthesized_go_mod};
 use crate::quantity::parse_duration;
 use crate::source::FetchError;
 
@@ -78,6 +78,15 @@ impl Policy {
     /// Whether lists of a module are to be filtered.
     fn filters(&self, module: &ModulePath) -> bool {
         self.minimum_age(module).is_some() || self.deny.iter().chain(&self.allow).any(|rule| rule.version.is_some())
+    }
+
+    /// Judges what an `.info` file names: that of `@latest` or a branch names another version than was asked for.
+    fn judge_answer(&self, module: &ModulePath, info: &[u8], minimum: Option<Duration>) -> Result<(), FetchError> {
+        let version = VersionInfo::parse(info).ok().and_then(|info| Version::new(&info.version).ok());
+        if let Some(rule) = self.rule_against(module, version.as_ref()) {
+            return Err(FetchError::Denied(rule));
+        }
+        minimum.map_or(Ok(()), |minimum| self.judge_info(info, minimum))
     }
 
     /// Judges the age of a version by its `.info` file.
@@ -160,11 +169,11 @@ impl Cache {
                     Err(error) => denied_or(error),
                 };
             }
-            Request::Info(..) | Request::Latest(_) => minimum.and_then(|minimum| policy.judge_info(&bytes, minimum).err()),
+            Request::Info(..) | Request::Latest(_) => policy.judge_answer(module, &bytes, minimum).err(),
             _ => None,
         };
         let Some(refusal) = refused else { return (answer, outcome) };
-        // The newest version that is old enough takes the place of one that is not.
+        // The newest version that clients may have takes the place of one that they may not.
         if matches!(**request, Request::Latest(_))
             && let Some(info) = self.latest_allowed(policy, module).await
         {
@@ -214,14 +223,35 @@ impl Cache {
         judged.buffered(AT_ONCE).try_filter_map(|version| async { Ok(version) }).try_collect().await
     }
 
+    /// The newest of the versions that clients may have, chosen as a go command chooses.
     async fn latest_allowed(self: &Arc<Self>, policy: &Policy, module: &ModulePath) -> Option<Bytes> {
         let request = Arc::new(Request::List(module.clone()));
         let (answer, _) = self.look_up(&request, &|| ()).await;
-        let versions = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
-        let is_release = |version: &&String| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
-        let highest = |versions: Vec<&String>| versions.into_iter().max_by(|a, b| semver::compare(a, b)).cloned();
-        let latest = highest(versions.iter().filter(is_release).collect()).or_else(|| highest(versions.iter().collect()))?;
+        let allowed = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
+        let highest = |versions: &[&str]| versions.iter().copied().max_by(|a, b| semver::compare(a, b)).map(str::to_owned);
+        let is_incompatible = |version: &&str| version.ends_with(semver::INCOMPATIBLE);
+        let (incompatible, mut versions): (Vec<&str>, Vec<&str>) = allowed.iter().map(String::as_str).partition(is_incompatible);
+        // Only where the newest of the others has no go.mod file: https://go.dev/issue/34165
+        let has_go_mod = match highest(&versions) {
+            Some(newest) if !incompatible.is_empty() => self.has_go_mod(module, &newest).await,
+            newest => newest.is_some(),
+        };
+        if !has_go_mod {
+            versions.extend(incompatible);
+        }
+        let is_release = |version: &&str| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
+        let releases: Vec<&str> = versions.iter().copied().filter(is_release).collect();
+        let latest = highest(&releases).or_else(|| highest(&versions))?;
         self.info(module, &Version::new(&latest).ok()?).await.ok()
+    }
+
+    /// Whether a version has a go.mod file of its own, and not the one that is made up where there is none.
+    async fn has_go_mod(self: &Arc<Self>, module: &ModulePath, version: &str) -> bool {
+        let Ok(version) = Version::new(version) else { return false };
+        let request = Arc::new(Request::Mod(module.clone(), version));
+        let (answer, _) = self.look_up(&request, &|| ()).await;
+        // One that can't be had now leads nobody to another major version.
+        answer.bytes().is_none_or(|bytes| bytes != synthesized_go_mod(module))
     }
 }
 
