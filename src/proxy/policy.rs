@@ -17,7 +17,7 @@ use super::memory::Hot;
 use crate::config::{self, ProxyConfig};
 use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver, synthesized_go_mod};
 use crate::quantity::parse_duration;
-use crate::source::FetchError;
+use crate::source::{Class, Fault, FetchError};
 
 pub(super) const TOOLCHAIN: &str = "golang.org/toolchain";
 /// How many versions' times are asked for at once.
@@ -158,7 +158,7 @@ impl Cache {
         let Some(bytes) = answer.bytes() else {
             let is_info = matches!(**request, Request::Info(..) | Request::Latest(_));
             return match (&answer, minimum) {
-                (Answer::File(..), Some(_)) if is_info => denied_or(FetchError::Denied("its .info is too long to be judged by".to_owned())),
+                (Answer::File(..), Some(_)) if is_info => denied_or(too_long()),
                 _ => (answer, outcome),
             };
         };
@@ -202,21 +202,26 @@ impl Cache {
         let (answer, _) = self.look_up(&request, &|| ()).await;
         match answer {
             Answer::Error(error) => Err(error),
-            answer => answer.bytes().ok_or_else(|| FetchError::Local("a version's information is too long".to_owned())),
+            answer => answer.bytes().ok_or_else(too_long),
         }
     }
 
     /// What of a list clients may have, in its order.
     async fn allowed_versions(self: &Arc<Self>, policy: &Policy, module: &ModulePath, list: &[u8]) -> Result<Vec<String>, FetchError> {
         let list = String::from_utf8_lossy(list);
-        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok());
+        // A go command does not look at what is no version either.
+        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok()).filter(Version::is_canonical);
         let candidates: Vec<Version> = named.filter(|version| policy.rule_against(module, Some(version)).is_none()).collect();
         let Some(minimum) = policy.minimum_age(module) else { return Ok(candidates.iter().map(ToString::to_string).collect()) };
         let judged = futures::stream::iter(candidates).map(|version| async move {
             match self.judge_age(policy, module, &version, minimum).await {
                 Ok(()) => Ok(Some(version.to_string())),
-                // Too young, or listed and not there: it does not keep the others from being listed.
-                Err(FetchError::Denied(_) | FetchError::NotFound { .. }) => Ok(None),
+                // Too young, or listed and not there, or wrong: it does not keep the others from being listed.
+                Err(
+                    FetchError::Denied(_)
+                    | FetchError::NotFound { .. }
+                    | FetchError::Fault(Fault { class: Class::ClientError | Class::Verification, .. }),
+                ) => Ok(None),
                 Err(error) => Err(error),
             }
         });
@@ -282,6 +287,10 @@ fn denied_or(error: FetchError) -> (Answer, Outcome) {
         _ => Outcome::Error,
     };
     (Answer::Error(error), outcome)
+}
+
+fn too_long() -> FetchError {
+    FetchError::Denied("its .info is too long to be judged by".to_owned())
 }
 
 fn lines(versions: &[String]) -> Bytes {

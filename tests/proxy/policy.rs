@@ -143,6 +143,31 @@ async fn the_latest_allowed_version_is_the_one_that_the_go_command_would_choose(
 }
 
 #[tokio::test]
+async fn one_bad_entry_of_a_list_keeps_no_other_from_being_listed_and_an_outage_keeps_all() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+        "@v/list" => Answer::ok("v1.0.0\nv1.1.0\nrelease-1\nv1\nv1.2.0\nv1.3.0\n"),
+        "@v/v1.0.0.info" => Answer::ok(OLD),
+        "@v/v1.1.0.info" | "@v/release-1.info" | "@v/v1.info" => Answer::new("400 Bad Request", "no version\n"),
+        // For another version than was asked for.
+        "@v/v1.2.0.info" => Answer::ok(OLD),
+        _ => honest(asked),
+    })
+    .await;
+    let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    let got = stage.tea("list").await;
+    assert_eq!((got.status, got.text().as_str()), (200, "v1.0.0\nv1.3.0\n"));
+    assert!(!upstream.paths().iter().any(|path| path.ends_with("release-1.info") || path.ends_with("v1.info")));
+    let away = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/corp.example/!tea/@v/list" => Answer::ok("v1.0.0\nv1.1.0\n"),
+        "/corp.example/!tea/@v/v1.1.0.info" => Answer::new("401 Unauthorized", ""),
+        _ => honest(asked),
+    })
+    .await;
+    let stage = Stage::start(&with_policy(&away, three_days())).await;
+    assert_eq!(stage.tea("list").await.status, 502);
+}
+
+#[tokio::test]
 async fn a_new_rule_holds_for_what_is_in_memory() {
     let upstream = tea().await;
     let stage = Stage::start(&config(&[&upstream])).await;
