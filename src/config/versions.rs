@@ -32,13 +32,15 @@ impl Versions {
         &self.0
     }
 
-    /// The text of the newest file that can be read, of those that lie beside each other; that of `config` is the first version's.
+    /// The text of the newest file of those that lie beside each other; that of `config` is the first version's.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it can't be read: then an older one does not take its place.
     pub fn newest_text(&self, config: &Path) -> std::io::Result<String> {
-        let newest = self.0.iter().find_map(|version| std::fs::read_to_string(beside(config, *version)).ok());
-        newest.map_or_else(|| std::fs::read_to_string(config), Ok)
+        // A link that leads nowhere is there too: someone is writing it.
+        let is_missing = |file: &PathBuf| matches!(file.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+        let newest = self.0.iter().map(|version| beside(config, *version)).find(|file| !is_missing(file));
+        std::fs::read_to_string(newest.as_deref().unwrap_or(config))
     }
 }
 
@@ -126,5 +128,7 @@ mod tests {
         assert_eq!((read(&[1]), read(&[1, 2]), read(&[2, 3]), read(&[9])), ("one".into(), "two".into(), "two".into(), "nine".into()));
         std::fs::remove_file(folder.path().join(file_name(2))).unwrap();
         assert_eq!(read(&[1, 2]), "one", "an operator that was rolled back took the newer away");
+        std::os::unix::fs::symlink("nowhere", folder.path().join(file_name(2))).unwrap();
+        assert!(Versions::of(vec![1, 2]).newest_text(&config).is_err(), "it is there and can't be read");
     }
 }

@@ -60,9 +60,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     }
     let _aborted = candidate.await;
     let _done = probing.await;
-    if let Ok(served) = admin.await {
-        served?;
-    }
+    let _served = admin.await;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
+use super::mounted::{Look, Seen, naming, read_folder};
 use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
@@ -36,6 +37,8 @@ pub(super) struct Live {
     changed: ArcSwapOption<Instant>,
     /// What was seen last, if it can't be used.
     refused: Mutex<Option<Refused>>,
+    /// The command line's, for configurations without one.
+    cache_limit: Option<u64>,
     lasting: Lasting,
 }
 
@@ -79,13 +82,6 @@ pub(super) struct InUse {
     pub(super) credentials: String,
 }
 
-/// What one look at the files found.
-#[derive(Clone, PartialEq, Eq, Default)]
-struct Look {
-    config: String,
-    credentials: BTreeMap<String, Vec<u8>>,
-}
-
 impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
@@ -97,6 +93,7 @@ impl Live {
                 first_look: Look::default(),
                 refused: Mutex::default(),
                 changed: ArcSwapOption::empty(),
+                cache_limit: settings.cache_limit,
                 lasting,
             };
             live.instruct_store();
@@ -109,7 +106,9 @@ impl Live {
             last_good: lasting.store.state_dir().join("last-good.yaml"),
             store: lasting.store.clone(),
         };
-        let look = files.look();
+        // A configuration that can't be read is like a bad one; credentials that can't be are worth another start.
+        let credentials = read_folder(&files.credentials).map_err(Error::Unreadable)?;
+        let look = Look { config: files.config().unwrap_or_default(), credentials };
         let mut refused = None;
         let sources = match sources_of(&look, &lasting) {
             Ok(sources) => sources,
@@ -132,6 +131,7 @@ impl Live {
             first_look: look,
             refused: Mutex::new(refused),
             changed: ArcSwapOption::empty(),
+            cache_limit: settings.cache_limit,
             lasting,
         };
         live.publish();
@@ -192,24 +192,34 @@ impl Live {
     /// Tells the store what it may hold, and what goes last. The command line's limit stands unless the configuration has one.
     fn instruct_store(&self) {
         let sources = self.sources.load();
-        if let Some(limit) = sources.cache_limit {
-            self.lasting.store.set_limit(Some(limit));
-        }
+        self.lasting.store.set_limit(sources.cache_limit.or(self.cache_limit));
         self.lasting.store.set_private(sources.verify.private().clone());
     }
 
     /// Follows the files until the token is cancelled.
     pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let Some(files) = &self.files else { return };
-        let mut last = self.first_look.clone();
+        let mut last = Seen { look: self.first_look.clone(), refused: self.refused().map(|_| Instant::now()) };
+        let mut unreadable = None;
         // Beside the rest: a volume that hangs, or that is being counted, must not hold up a new password.
         let mut remembering = JoinSet::new();
         if self.refused().is_none() {
-            remembering.spawn(Arc::clone(&self).remember(last.clone()));
+            remembering.spawn(Arc::clone(&self).remember(last.look.clone()));
         }
         while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
-            let look = files.look();
-            if look == last {
+            let look = match files.look() {
+                Ok(look) => look,
+                Err(error) => {
+                    let error = Some(error.to_string());
+                    if error != unreadable {
+                        tracing::warn!(error, "the mounted files can't be read; what is in use stays");
+                        unreadable = error;
+                    }
+                    continue;
+                }
+            };
+            unreadable = None;
+            if !last.calls_for(&look, Instant::now()) {
                 continue;
             }
             match sources_of(&look, &self.lasting) {
@@ -230,12 +240,16 @@ impl Live {
                     tracing::info!("configuration reloaded");
                 }
                 Err(error) => {
-                    self.lasting.metrics.reload_failures.inc();
-                    self.set_refused(Some(look.refused(&error)));
-                    tracing::error!(error, "the new configuration can't be used; the running one stays");
+                    let refused = Some(look.refused(&error));
+                    // What is tried again and is no better was told before.
+                    if refused != self.refused() {
+                        self.lasting.metrics.reload_failures.inc();
+                        self.set_refused(refused);
+                        tracing::error!(error, "the new configuration can't be used; the running one stays");
+                    }
                 }
             }
-            last = look;
+            last = Seen { look, refused: self.refused().map(|_| Instant::now()) };
         }
     }
 
@@ -272,18 +286,12 @@ impl Look {
 }
 
 impl Files {
-    fn look(&self) -> Look {
-        let config = self.versions.newest_text(&self.config).unwrap_or_default();
-        // The kubelet's own entries begin with two dots.
-        let credentials = std::fs::read_dir(&self.credentials)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
-            .filter_map(|name| Some((name.clone(), std::fs::read(self.credentials.join(&name)).ok()?)))
-            .collect();
-        Look { config, credentials }
+    fn config(&self) -> std::io::Result<String> {
+        self.versions.newest_text(&self.config).map_err(|error| naming(&self.config, &error))
+    }
+
+    fn look(&self) -> std::io::Result<Look> {
+        Ok(Look { config: self.config()?, credentials: read_folder(&self.credentials)? })
     }
 }
 

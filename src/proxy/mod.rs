@@ -14,6 +14,7 @@ mod labels;
 mod live;
 mod look_ahead;
 mod memory;
+mod mounted;
 mod mutable;
 mod packages;
 mod policy;
@@ -94,7 +95,10 @@ pub enum Error {
     /// A metric could not be registered.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    /// The admin server failed.
+    /// The credentials, which are there.
+    #[error("can't read {0}")]
+    Unreadable(std::io::Error),
+    /// A listener or the access log failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -146,12 +150,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     server::serve(modules, service, health, shutdown.clone()).await;
     admin_shutdown.cancel();
     shutdown.cancel();
-    for (task, ended) in [("configuration watcher", watcher.await), ("look-ahead", ahead.await), ("scrubber", scrubber.await)] {
+    let ended = [
+        ("configuration watcher", watcher.await),
+        ("look-ahead", ahead.await),
+        ("scrubber", scrubber.await),
+        ("admin server", admin.await),
+    ];
+    for (task, ended) in ended {
         if let Err(error) = ended {
             tracing::error!(%error, "the {task} failed");
         }
     }
-    admin.await.map_err(std::io::Error::other)??;
     Ok(())
 }
 

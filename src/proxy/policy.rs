@@ -15,9 +15,9 @@ use super::cache::{Answer, Cache, OnMiss};
 use super::labels::Outcome;
 use super::memory::Hot;
 use crate::config::{self, ProxyConfig};
-use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver};
+use crate::gomod::{ModulePath, Patterns, PseudoVersion, Request, Version, VersionInfo, semver, synthesized_go_mod};
 use crate::quantity::parse_duration;
-use crate::source::FetchError;
+use crate::source::{Class, Fault, FetchError};
 
 pub(super) const TOOLCHAIN: &str = "golang.org/toolchain";
 /// How many versions' times are asked for at once.
@@ -78,6 +78,15 @@ impl Policy {
     /// Whether lists of a module are to be filtered.
     fn filters(&self, module: &ModulePath) -> bool {
         self.minimum_age(module).is_some() || self.deny.iter().chain(&self.allow).any(|rule| rule.version.is_some())
+    }
+
+    /// Judges what an `.info` file names: that of `@latest` or a branch names another version than was asked for.
+    fn judge_answer(&self, module: &ModulePath, info: &[u8], minimum: Option<Duration>) -> Result<(), FetchError> {
+        let version = VersionInfo::parse(info).ok().and_then(|info| Version::new(&info.version).ok());
+        if let Some(rule) = self.rule_against(module, version.as_ref()) {
+            return Err(FetchError::Denied(rule));
+        }
+        minimum.map_or(Ok(()), |minimum| self.judge_info(info, minimum))
     }
 
     /// Judges the age of a version by its `.info` file.
@@ -149,7 +158,7 @@ impl Cache {
         let Some(bytes) = answer.bytes() else {
             let is_info = matches!(**request, Request::Info(..) | Request::Latest(_));
             return match (&answer, minimum) {
-                (Answer::File(..), Some(_)) if is_info => denied_or(FetchError::Denied("its .info is too long to be judged by".to_owned())),
+                (Answer::File(..), Some(_)) if is_info => denied_or(too_long()),
                 _ => (answer, outcome),
             };
         };
@@ -160,11 +169,11 @@ impl Cache {
                     Err(error) => denied_or(error),
                 };
             }
-            Request::Info(..) | Request::Latest(_) => minimum.and_then(|minimum| policy.judge_info(&bytes, minimum).err()),
+            Request::Info(..) | Request::Latest(_) => policy.judge_answer(module, &bytes, minimum).err(),
             _ => None,
         };
         let Some(refusal) = refused else { return (answer, outcome) };
-        // The newest version that is old enough takes the place of one that is not.
+        // The newest version that clients may have takes the place of one that they may not.
         if matches!(**request, Request::Latest(_))
             && let Some(info) = self.latest_allowed(policy, module).await
         {
@@ -193,35 +202,61 @@ impl Cache {
         let (answer, _) = self.look_up(&request, &|| ()).await;
         match answer {
             Answer::Error(error) => Err(error),
-            answer => answer.bytes().ok_or_else(|| FetchError::Local("a version's information is too long".to_owned())),
+            answer => answer.bytes().ok_or_else(too_long),
         }
     }
 
     /// What of a list clients may have, in its order.
     async fn allowed_versions(self: &Arc<Self>, policy: &Policy, module: &ModulePath, list: &[u8]) -> Result<Vec<String>, FetchError> {
         let list = String::from_utf8_lossy(list);
-        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok());
+        // A go command does not look at what is no version either.
+        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok()).filter(Version::is_canonical);
         let candidates: Vec<Version> = named.filter(|version| policy.rule_against(module, Some(version)).is_none()).collect();
         let Some(minimum) = policy.minimum_age(module) else { return Ok(candidates.iter().map(ToString::to_string).collect()) };
         let judged = futures::stream::iter(candidates).map(|version| async move {
             match self.judge_age(policy, module, &version, minimum).await {
                 Ok(()) => Ok(Some(version.to_string())),
-                // Too young, or listed and not there: it does not keep the others from being listed.
-                Err(FetchError::Denied(_) | FetchError::NotFound { .. }) => Ok(None),
+                // Too young, or listed and not there, or wrong: it does not keep the others from being listed.
+                Err(
+                    FetchError::Denied(_)
+                    | FetchError::NotFound { .. }
+                    | FetchError::Fault(Fault { class: Class::ClientError | Class::Verification, .. }),
+                ) => Ok(None),
                 Err(error) => Err(error),
             }
         });
         judged.buffered(AT_ONCE).try_filter_map(|version| async { Ok(version) }).try_collect().await
     }
 
+    /// The newest of the versions that clients may have, chosen as a go command chooses.
     async fn latest_allowed(self: &Arc<Self>, policy: &Policy, module: &ModulePath) -> Option<Bytes> {
         let request = Arc::new(Request::List(module.clone()));
         let (answer, _) = self.look_up(&request, &|| ()).await;
-        let versions = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
-        let is_release = |version: &&String| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
-        let highest = |versions: Vec<&String>| versions.into_iter().max_by(|a, b| semver::compare(a, b)).cloned();
-        let latest = highest(versions.iter().filter(is_release).collect()).or_else(|| highest(versions.iter().collect()))?;
+        let allowed = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
+        let highest = |versions: &[&str]| versions.iter().copied().max_by(|a, b| semver::compare(a, b)).map(str::to_owned);
+        let is_incompatible = |version: &&str| version.ends_with(semver::INCOMPATIBLE);
+        let (incompatible, mut versions): (Vec<&str>, Vec<&str>) = allowed.iter().map(String::as_str).partition(is_incompatible);
+        // Only where the newest of the others has no go.mod file: https://go.dev/issue/34165
+        let has_go_mod = match highest(&versions) {
+            Some(newest) if !incompatible.is_empty() => self.has_go_mod(module, &newest).await,
+            newest => newest.is_some(),
+        };
+        if !has_go_mod {
+            versions.extend(incompatible);
+        }
+        let is_release = |version: &&str| semver::Semver::parse(version).is_some_and(|v| v.prerelease().is_empty());
+        let releases: Vec<&str> = versions.iter().copied().filter(is_release).collect();
+        let latest = highest(&releases).or_else(|| highest(&versions))?;
         self.info(module, &Version::new(&latest).ok()?).await.ok()
+    }
+
+    /// Whether a version has a go.mod file of its own, and not the one that is made up where there is none.
+    async fn has_go_mod(self: &Arc<Self>, module: &ModulePath, version: &str) -> bool {
+        let Ok(version) = Version::new(version) else { return false };
+        let request = Arc::new(Request::Mod(module.clone(), version));
+        let (answer, _) = self.look_up(&request, &|| ()).await;
+        // One that can't be had now leads nobody to another major version.
+        answer.bytes().is_none_or(|bytes| bytes != synthesized_go_mod(module))
     }
 }
 
@@ -252,6 +287,10 @@ fn denied_or(error: FetchError) -> (Answer, Outcome) {
         _ => Outcome::Error,
     };
     (Answer::Error(error), outcome)
+}
+
+fn too_long() -> FetchError {
+    FetchError::Denied("its .info is too long to be judged by".to_owned())
 }
 
 fn lines(versions: &[String]) -> Bytes {

@@ -1,4 +1,4 @@
-//! Connections and requests: accept, parse, answer, count, log; and the drain at the end.
+//! Requests: parse, answer, count, log; and the drain at the end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,15 +20,12 @@ use super::labels::{Counters, Endpoint, Outcome};
 use super::look_ahead::{LookAhead, Trail};
 use super::respond;
 use crate::gomod::Request;
-use crate::telemetry::{Health, Metrics};
+use crate::telemetry::{Health, Metrics, accept};
 
 /// How long running answers may take after SIGTERM; the pod's grace period is 30 s.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long a connection may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
-
-/// How much of an answer waits for one client, and how long a request's head may be.
-const BUFFERED: usize = 64 << 10;
 
 /// What a connection needs to answer its requests.
 pub(super) struct Service {
@@ -52,39 +46,20 @@ struct Peer {
 /// Serves until the token is cancelled, then lets running answers end.
 pub(super) async fn serve(listener: TcpListener, service: Service, health: Health, shutdown: CancellationToken) {
     let state = Arc::new(service);
-    let graceful = GracefulShutdown::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(BUFFERED);
-    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
-        let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: a pause lets connections end.
-                tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let _best_effort = stream.set_nodelay(true);
-        let state = Arc::clone(&state);
-        let answering = Answering::default();
-        let connection = TokioIo::new(Connection::new(stream, answering.clone()));
+    let of_connections = Arc::clone(&state);
+    let connect = move |stream, client: SocketAddr| {
+        let (state, answering) = (Arc::clone(&of_connections), Answering::default());
+        let connection = Connection::new(stream, answering.clone());
         let peer = Arc::new(Peer { client, trail: state.look_ahead.trail(client.ip()), answering });
         let service = service_fn(move |request| {
             let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(handle(&state, &peer, request).await) }
         });
-        let connection = builder.serve_connection(connection, service).into_owned();
-        let watched = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%client, %error, "connection ended");
-            }
-        });
-    }
+        (connection, service)
+    };
+    let connections = accept(listener, HEAD, &shutdown, connect).await;
     health.set_ready(false);
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
         tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());
     }
 }

@@ -9,9 +9,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::service::TowerToHyperService;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::accept;
+
+/// How long a connection may take to send a request's head, or rest between two: longer than most scrapes are apart.
+const HEAD: Duration = Duration::from_secs(90);
+/// How long running answers may take at the end.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Readiness and liveness, shared between the work and the admin server.
 #[derive(Clone, Debug, Default)]
@@ -51,23 +59,18 @@ impl Health {
 }
 
 /// Serves the admin endpoints, and `more`, until the token is cancelled.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve_admin(
-    listener: TcpListener,
-    registry: Registry,
-    health: Health,
-    more: Router,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve_admin(listener: TcpListener, registry: Registry, health: Health, more: Router, shutdown: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state((registry, health))
         .merge(more);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let service = TowerToHyperService::new(router);
+    let connections = accept(listener, HEAD, &shutdown, move |stream, _| (stream, service.clone())).await;
+    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
+        tracing::debug!("requests to the admin address were still running after {} s", DRAIN.as_secs());
+    }
 }
 
 async fn livez(State((_, health)): State<(Registry, Health)>) -> impl IntoResponse {
@@ -109,6 +112,6 @@ mod tests {
         health.expect_no_beat();
         assert_eq!(live().await, 200, "what waits for something outside is not dead");
         shutdown.cancel();
-        server.await.unwrap().unwrap();
+        server.await.unwrap();
     }
 }

@@ -97,12 +97,82 @@ async fn a_denied_version_is_not_listed_and_the_real_go_command_takes_the_next()
     assert_eq!(String::from_utf8_lossy(&output.stdout), "corp.example/Tea v1.0.0\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+fn denied(version: &str) -> Policy {
+    Policy { deny: vec![format!("corp.example/Tea@{version}")], ..Policy::default() }
+}
+
+#[tokio::test]
+async fn a_denied_version_is_named_neither_by_latest_nor_by_a_branch() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+        "@v/list" => Answer::ok("v1.0.0\nv1.1.0\n"),
+        "@latest" | "@v/main.info" => Answer::ok(young("v1.1.0")),
+        "@v/v1.0.0.info" => Answer::ok(OLD),
+        _ => honest(asked),
+    })
+    .await;
+    let only_the_first = Policy { allow: vec!["corp.example/Tea@v1.0.0".to_owned()], ..Policy::default() };
+    for (policy, rule) in [(denied("v1.1.0"), "deny corp.example/Tea@v1.1.0"), (only_the_first, "only the modules of its allow list")] {
+        let stage = Stage::start(&with_policy(&upstream, policy)).await;
+        // Twice: neither memory nor disk knows better.
+        for _ in 0..2 {
+            let latest = stage.get("/corp.example/!tea/@latest").await;
+            assert_eq!((latest.status, latest.text().as_str()), (200, OLD), "{rule}");
+            let branch = stage.tea("main.info").await;
+            assert!(branch.status == 403 && branch.text().contains(rule), "{branch:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_latest_allowed_version_is_the_one_that_the_go_command_would_choose() {
+    let latest = async |go_mod: &'static str| {
+        let upstream = Upstream::start(move |asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+            "@v/list" => Answer::ok("v1.0.0\nv1.1.0\nv1.0.1-rc.1\nv2.0.0+incompatible\nv3.0.0-rc.1+incompatible\n"),
+            "@latest" | "@v/v1.1.0.info" => Answer::ok(young("v1.1.0")),
+            "@v/v1.0.1-rc.1.mod" => Answer::ok(go_mod),
+            _ => honest(asked),
+        })
+        .await;
+        let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+        let info: serde_json::Value = serde_json::from_str(&stage.get("/corp.example/!tea/@latest").await.text()).unwrap();
+        info["Version"].as_str().unwrap().to_owned()
+    };
+    // A go.mod file of its own: what is incompatible with it was made for another time.
+    assert_eq!(latest("module corp.example/Tea\n\ngo 1.21\n").await, "v1.0.0");
+    assert_eq!(latest("module corp.example/Tea\n").await, "v2.0.0+incompatible");
+}
+
+#[tokio::test]
+async fn one_bad_entry_of_a_list_keeps_no_other_from_being_listed_and_an_outage_keeps_all() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+        "@v/list" => Answer::ok("v1.0.0\nv1.1.0\nrelease-1\nv1\nv1.2.0\nv1.3.0\n"),
+        "@v/v1.0.0.info" => Answer::ok(OLD),
+        "@v/v1.1.0.info" | "@v/release-1.info" | "@v/v1.info" => Answer::new("400 Bad Request", "no version\n"),
+        // For another version than was asked for.
+        "@v/v1.2.0.info" => Answer::ok(OLD),
+        _ => honest(asked),
+    })
+    .await;
+    let stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    let got = stage.tea("list").await;
+    assert_eq!((got.status, got.text().as_str()), (200, "v1.0.0\nv1.3.0\n"));
+    assert!(!upstream.paths().iter().any(|path| path.ends_with("release-1.info") || path.ends_with("v1.info")));
+    let away = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/corp.example/!tea/@v/list" => Answer::ok("v1.0.0\nv1.1.0\n"),
+        "/corp.example/!tea/@v/v1.1.0.info" => Answer::new("401 Unauthorized", ""),
+        _ => honest(asked),
+    })
+    .await;
+    let stage = Stage::start(&with_policy(&away, three_days())).await;
+    assert_eq!(stage.tea("list").await.status, 502);
+}
+
 #[tokio::test]
 async fn a_new_rule_holds_for_what_is_in_memory() {
     let upstream = tea().await;
     let stage = Stage::start(&config(&[&upstream])).await;
     assert_eq!(stage.tea("v1.0.0.mod").await.status, 200);
-    stage.configure(&with_policy(&upstream, Policy { deny: vec!["corp.example/Tea@v1.0.0".to_owned()], ..Policy::default() }));
+    stage.configure(&with_policy(&upstream, denied("v1.0.0")));
     eventually("the rule", async || stage.tea("v1.0.0.mod").await.status == 403).await;
     assert_eq!(stage.tea("list").await.text(), "v1.1.0\n");
 }

@@ -138,6 +138,46 @@ async fn a_credential_that_was_withdrawn_is_sent_no_more() {
 }
 
 #[tokio::test]
+async fn files_that_cannot_be_read_are_no_new_configuration() {
+    let upstream = Upstream::start(|asked: &Asked| {
+        if asked.header("authorization") == Some(&header("good")) { honest(asked) } else { Answer::new("401 Unauthorized", "") }
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    let stage = Stage::prepared(&config, |folder| write_credential(folder, "good", "first")).await;
+    for (i, name) in ["credentials/credential.corp", "config/proxy.yaml"].into_iter().enumerate() {
+        // A link that leads nowhere takes the file's place, as while the kubelet writes; a look does not see names with a dot.
+        let (file, aside) = (stage.folder().join(name), stage.folder().join(name).with_file_name(".aside"));
+        std::fs::rename(&file, &aside).unwrap();
+        std::os::unix::fs::symlink("nowhere", &file).unwrap();
+        let unread = || stage.log().matches("can't be read").count();
+        let changed = || ["configuration reloaded", "can't be used"].iter().any(|say| stage.log().contains(say));
+        eventually("a look at it", async || unread() > i || changed()).await;
+        let now = report(&stage).await;
+        assert_eq!((changed(), now.credentials.as_str(), now.refused), (false, "first", None), "{name}");
+        assert_eq!(stage.tea(&format!("v1.{i}.0.info")).await.status, 200, "{name}");
+        std::fs::rename(&aside, &file).unwrap();
+    }
+    write_credential(stage.folder(), "good", "second");
+    eventually("the next generation", async || uses(&stage, "second").await).await;
+    let said = |what: &str| stage.log().matches(what).count();
+    assert_eq!((said("can't be read"), said("configuration reloaded")), (2, 1), "each once");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_taken_out_of_the_configuration_is_in_force_no_more() {
+    let upstream = Upstream::start(honest).await;
+    let unlimited = config(&[&upstream]);
+    let limited = gomodcache::config::ProxyConfig { cache_limit: Some(1 << 30), ..unlimited.clone() };
+    let stage = Stage::start(&limited).await;
+    let limit = async || stage.metric("gomodcache_cache_limit_bytes", &[]).await;
+    assert_eq!(limit().await, f64::from(1 << 30));
+    stage.configure(&unlimited);
+    eventually("no limit", async || limit().await == 0.0).await;
+}
+
+#[tokio::test]
 async fn what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place() {
     let (empty, full) = (Upstream::start(|_: &Asked| Answer::not_found()).await, Upstream::start(honest).await);
     let stage = Stage::start(&config(&[&empty])).await;

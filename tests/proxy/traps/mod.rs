@@ -21,7 +21,7 @@
 //! | a list that did not change costs a 304 | `lists::a_list_that_did_not_change_…`, `lists::a_tag_is_sent_…` |
 //! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
 //! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
-//! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
+//! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached`, `lists::offline_a_list_that_was_kept_…` |
 //! | the prefixes of a package's path are asked for as modules | `packages::a_package_of_a_cached_module_is_no_module_…` |
 //! | an empty 200 list makes the client ask `@latest` | `lists::an_empty_list_is_a_200_…` |
 //! | another database: 404, no outbound call | `sumdb::another_database_is_404_…` |
@@ -44,12 +44,13 @@
 //! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
 //! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
 //! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
-//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…` |
+//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…`, `transfers::sigterm_does_not_wait_for_…` |
 //! | 429, 503, time-outs, 401, 403: never 404; `,` and `\|` | the table, `go_client::an_outage_ends_the_build_…` |
 //! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
 //! | a new credential that is refused | `changes::a_new_credential_that_is_refused_…`, `changes::a_credential_that_was_withdrawn_…` |
 //! | an invalid new credential or configuration | `changes::a_malformed_new_credential_…` |
+//! | files that can't be read for a moment | `changes::files_that_cannot_be_read_…` |
 //! | … and after it the transfer breaks | `changes::a_download_that_breaks_after_a_rotation_…` |
 //! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use gomodcache::config::ProxyConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use crate::stage::{PATIENCE, Stage, client, config, eventually};
@@ -262,4 +264,21 @@ async fn sigterm_lets_running_answers_end_and_takes_no_new_ones() {
     }
     assert!(body == long_zip());
     assert!(stage.ended().await.success());
+}
+
+#[tokio::test]
+async fn sigterm_does_not_wait_for_connections_on_which_nobody_asks() {
+    let upstream = Upstream::start(honest).await;
+    for said in ["", "GET /livez HTTP/1.1\r\nHost: x\r\n"] {
+        let mut stage = Stage::start(&config(&[&upstream])).await;
+        let mut admin = TcpStream::connect(stage.admin().strip_prefix("http://").unwrap()).await.unwrap();
+        admin.write_all(said.as_bytes()).await.unwrap();
+        let _silent = TcpStream::connect(stage.url.strip_prefix("http://").unwrap()).await.unwrap();
+        // Both have been accepted by the time that later ones are answered.
+        assert!(stage.is_ready().await && stage.tea("v1.0.0.mod").await.status == 200);
+        stage.signal("-TERM");
+        let told = std::time::Instant::now();
+        assert!(stage.ended().await.success(), "{said:?}");
+        assert!(told.elapsed() < Duration::from_secs(10), "{said:?}: after {:?}", told.elapsed());
+    }
 }

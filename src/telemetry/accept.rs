@@ -1,0 +1,140 @@
+//! Connections, of clients and of the admin address: HTTP/1.1, with a time for the head of each request, and an end.
+//!
+//! There is no HTTP/2: without TLS neither go commands nor probes speak it, and it would be one more door.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// How much of an answer waits for one client, and how long a request's head may be.
+const BUFFERED: usize = 64 << 10;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Accepts connections until the token is cancelled. `head` is the time for the first byte, and for the head of each request.
+/// `connect` makes of a connection what is written to, and what answers.
+///
+/// What is returned waits for the answers that are still running.
+pub(crate) async fn accept<I, S, B>(
+    listener: TcpListener,
+    head: Duration,
+    shutdown: &CancellationToken,
+    connect: impl Fn(TcpStream, SocketAddr) -> (I, S) + Send + Sync + 'static,
+) -> GracefulShutdown
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Cause>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Cause>,
+{
+    let (graceful, connect) = (GracefulShutdown::new(), Arc::new(connect));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFERED);
+    while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: a pause lets connections end.
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _best_effort = stream.set_nodelay(true);
+        let (watcher, connect, builder, shutdown) = (graceful.watcher(), Arc::clone(&connect), builder.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            // Clients open connections in advance: one on which nothing was said is not waited for at the end.
+            let has_begun = tokio::select! {
+                biased;
+                readable = tokio::time::timeout(head, stream.readable()) => matches!(readable, Ok(Ok(()))),
+                () = shutdown.cancelled() => false,
+            };
+            if !has_begun {
+                return;
+            }
+            let (io, service) = connect(stream, client);
+            let connection = builder.serve_connection(TokioIo::new(io), service);
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(%client, %error, "connection ended");
+            }
+        });
+    }
+    graceful
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A server, and what ends it.
+    async fn server(head: Duration) -> (SocketAddr, CancellationToken, JoinHandle<GracefulShutdown>) {
+        let (listener, shutdown) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
+        let (address, token) = (listener.local_addr().unwrap(), shutdown.clone());
+        let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"tea")))) };
+        let running = tokio::spawn(async move { accept(listener, head, &token, move |stream, _| (stream, service_fn(answer))).await });
+        (address, shutdown, running)
+    }
+
+    /// What a client hears that says this and then waits for the end of the connection. `None`: there was none.
+    async fn hears(address: SocketAddr, says: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(says.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut heard)).await.is_ok();
+        ended.then(|| String::from_utf8_lossy(&heard).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_closed() {
+        let (address, _shutdown, _running) = server(SHORT).await;
+        for says in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+            let heard = hears(address, says).await;
+            assert!(heard.as_ref().is_some_and(|heard| !heard.contains("tea")), "{says:?}: {heard:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_requests_of_a_connection_are_answered_until_it_rests_for_too_long() {
+        let (address, _shutdown, _running) = server(SHORT).await;
+        let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let heard = hears(address, &request.repeat(2)).await.unwrap_or_default();
+        assert_eq!((heard.matches("200 OK").count(), heard.matches("tea").count()), (2, 2), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_nobody_who_has_said_nothing() {
+        let (address, shutdown, running) = server(LONG).await;
+        let _silent = TcpStream::connect(address).await.unwrap();
+        // It was accepted before this one.
+        assert!(hears(address, "GET / HTTP/1.0\r\n\r\n").await.is_some_and(|heard| heard.ends_with("tea")));
+        let _silent_too = TcpStream::connect(address).await.unwrap();
+        shutdown.cancel();
+        tokio::time::timeout(PATIENCE, running.await.unwrap().shutdown()).await.unwrap();
+    }
+}
