@@ -1,0 +1,125 @@
+use super::*;
+use crate::store::eviction::count_use;
+
+const BLOCK: u64 = 4096;
+
+fn account(root: &Path, blocks: u64) -> Usage {
+    fs::create_dir_all(root.join(STATE_DIR)).unwrap();
+    Usage::new(root.to_owned(), Some(blocks * BLOCK), Arc::new(Metrics::new().unwrap()))
+}
+
+fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
+    let path = root.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    usage.reserve(Room { bytes: blocks * BLOCK, objects: 1 });
+    fs::write(&path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
+    usage.stamp_new(&path, &path);
+}
+
+fn on_disk(root: &Path) -> u64 {
+    let mut bytes = 0;
+    walk(root, &mut |path, metadata| {
+        bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
+        true
+    });
+    bytes
+}
+
+#[test]
+fn the_limit_holds_and_what_is_used_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/hot/@v/v1.0.0.zip", 1);
+    count_use(&File::open(folder.path().join("a.example/hot/@v/v1.0.0.zip")).unwrap()).unwrap();
+    for i in 0..40 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+        assert!(on_disk(folder.path()) <= 10 * BLOCK);
+    }
+    assert!(folder.path().join("a.example/hot/@v/v1.0.0.zip").exists());
+    assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
+}
+
+#[test]
+fn two_processes_keep_one_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (account(folder.path(), 10), account(folder.path(), 10));
+    for i in 0..20 {
+        put(&one, folder.path(), &format!("a.example/one{i}/@v/v1.0.0.zip"), 1);
+        put(&two, folder.path(), &format!("a.example/two{i}/@v/v1.0.0.zip"), 1);
+        assert!(on_disk(folder.path()) <= 10 * BLOCK);
+    }
+}
+
+#[test]
+fn a_scan_counts_what_is_there_and_a_restart_knows_it_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.example/m/@v/v1.0.0.zip");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, vec![0; 5_000]).unwrap();
+    let usage = account(folder.path(), 10);
+    assert!(!usage.is_known());
+    usage.scan();
+    let restarted = account(folder.path(), 10);
+    assert!(restarted.is_known());
+    // The zip, and the account itself.
+    assert_eq!(restarted.ledger.last(), Room { bytes: 3 * BLOCK, objects: 2 });
+}
+
+#[test]
+fn a_restart_remembers_uses() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+    let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
+    assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
+    assert_eq!(account(folder.path(), 10).objects(Class::Zip).first().map(|o| o.uses), Some(1));
+}
+
+#[test]
+fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 6);
+    let [first_seen, latest, tile, list] =
+        ["first-seen/a.example/m/@v/v1.0.0.zip", "sumdb/d.example/latest", "sumdb/d.example/tile/8/0/000", "mutable/a.example/m/@v/list"]
+            .map(|name| format!(".gomodcache/{name}"));
+    for name in [&first_seen, &latest, &tile, &list] {
+        put(&usage, folder.path(), name, 1);
+    }
+    for i in 0..5 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists(), "zips go first");
+    put(&usage, folder.path(), "a.example/large/@v/v1.0.0.zip", 3);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists(&first_seen) && exists(&latest));
+    assert!(!exists(&tile) && !exists(&list));
+}
+
+#[test]
+fn zips_go_before_the_rest_and_take_their_hash_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 5);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.ziphash", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists("a.example/m/@v/v1.0.0.mod"));
+    assert!(!exists("a.example/m/@v/v1.0.0.zip") && !exists("a.example/m/@v/v1.0.0.ziphash"));
+}
+
+#[test]
+fn the_zips_of_private_modules_go_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 5);
+    usage.set_private(Patterns::parse(["corp.example/*"]).unwrap().ignoring_case());
+    put(&usage, folder.path(), "corp.example/!m/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "corp.example/n/@v/v1.0.0.zip", 2);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists("corp.example/!m/@v/v1.0.0.zip") && exists("corp.example/n/@v/v1.0.0.zip"));
+    assert!(!exists("a.example/m/@v/v1.0.0.zip"));
+    put(&usage, folder.path(), "corp.example/o/@v/v1.0.0.zip", 2);
+    assert!(exists("corp.example/o/@v/v1.0.0.zip"));
+    assert_ne!(exists("corp.example/!m/@v/v1.0.0.zip"), exists("corp.example/n/@v/v1.0.0.zip"), "one of the two made room");
+}
