@@ -99,8 +99,8 @@ impl Committer {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
-                account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
-                account.release(commit(batch, &tmp, &account));
+                let booking = account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
+                account.settle(booking, commit(batch, &tmp, &account));
                 waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };

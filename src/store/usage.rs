@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
-use super::ledger::{Ledger, Room};
+use super::ledger::{Figures, Ledger, Room};
 use crate::gomod::{ModulePath, Patterns};
 use crate::telemetry::Metrics;
 
@@ -35,6 +35,15 @@ pub(super) struct Usage {
     metrics: Arc<Metrics>,
 }
 
+/// Room that was booked for what is about to become visible.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a count may have missed what it stands for"]
+pub(super) struct Booking {
+    room: Room,
+    /// How many counts were begun by then.
+    begun: u64,
+}
+
 /// What becomes of a file when room is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -55,7 +64,7 @@ impl Usage {
         let (limit_bytes, stopping) = (AtomicU64::new(0), AtomicBool::new(false));
         let usage = Self { root, limit: limit_bytes, private: ArcSwap::default(), ledger, ghosts: Mutex::default(), stopping, metrics };
         usage.set_limit(limit);
-        usage.publish(usage.ledger.last());
+        usage.publish(usage.ledger.last().room);
         usage
     }
 
@@ -79,34 +88,44 @@ impl Usage {
         size > share(self.limit(), LOW_WATERMARK)
     }
 
-    /// Whether the limit can be kept already: an earlier process left its figure.
+    /// Whether the limit can be kept already: an earlier process counted.
     pub(super) fn is_known(&self) -> bool {
-        self.ledger.was_there()
+        self.ledger.was_counted()
     }
 
     /// Counts what is on disk, for what processes that were killed left wrong. Takes as long as a walk over the folder.
     pub(super) fn scan(&self) {
         for _ in 0..SCANS {
-            let ((), before) = self.ledger.change(|_| ());
-            let mut found = Room::default();
-            walk(&self.root, &mut |_, metadata| {
-                found = found.plus(Room::of(metadata.len()));
-                !self.stopping.load(Ordering::Relaxed)
-            });
-            if self.stopping.load(Ordering::Relaxed) {
-                return;
-            }
-            // What came while it was counted may have been counted or not: rather twice than never.
-            let (since, room) = self.ledger.change(|room| {
-                let since = room.minus(before);
-                *room = found.plus(since);
-                since
-            });
-            self.publish(room);
+            let Some(since) = self.count(|| self.found()) else { return };
             if since.bytes <= self.limit() / 64 {
                 break;
             }
         }
+    }
+
+    /// Counts once. Returns what was booked meanwhile; nothing if `find` gave up.
+    fn count(&self, find: impl FnOnce() -> Option<Room>) -> Option<Room> {
+        let ((), before) = self.ledger.change(|figures| figures.begun += 1);
+        let found = find()?;
+        // What came while it was counted may have been counted or not: rather twice than never. What went may have been or
+        // not, too: it must not make up for what came.
+        let (since, after) = self.ledger.change(|figures| {
+            let since = figures.booked.minus(before.booked);
+            figures.room = found.plus(since);
+            figures.completed += 1;
+            since
+        });
+        self.publish(after.room);
+        Some(since)
+    }
+
+    fn found(&self) -> Option<Room> {
+        let mut found = Room::default();
+        walk(&self.root, &mut |_, metadata| {
+            found = found.plus(Room::of(metadata.len()));
+            !self.stopping.load(Ordering::Relaxed)
+        });
+        (!self.stopping.load(Ordering::Relaxed)).then_some(found)
     }
 
     /// Ends a count that is under way, without a result.
@@ -115,9 +134,10 @@ impl Usage {
     }
 
     /// Books room for what is about to become visible, and evicts until there is some.
-    pub(super) fn reserve(&self, incoming: Room) {
+    pub(super) fn reserve(&self, incoming: Room) -> Booking {
         let (limit, target) = (self.limit(), share(self.limit(), LOW_WATERMARK).saturating_sub(incoming.bytes));
-        let ((), room) = self.ledger.change(|room| {
+        let ((), figures) = self.ledger.change(|figures| {
+            let room = &mut figures.room;
             if room.plus(incoming).bytes > limit {
                 for class in [Class::Zip, Class::Small, Class::PrivateZip] {
                     self.evict(class, room, target);
@@ -126,16 +146,23 @@ impl Usage {
                     tracing::error!(limit, "nothing is left to evict, and the cache is above its limit");
                 }
             }
-            *room = room.plus(incoming);
+            figures.book(incoming);
         });
-        self.publish(room);
+        self.publish(figures.room);
+        Booking { room: incoming, begun: figures.begun }
     }
 
-    /// Gives back room: of what did not become visible after all, or took another's place.
-    pub(super) fn release(&self, surplus: Room) {
-        if surplus != Room::default() {
-            self.publish(self.ledger.change(|room| *room = room.minus(surplus)).1);
-        }
+    /// To be told when what was booked is visible. `surplus` is free again: what did not become visible after all, or took
+    /// another's place.
+    pub(super) fn settle(&self, booking: Booking, surplus: Room) {
+        let settle = |figures: &mut Figures| {
+            // A count that began meanwhile may have looked before there was anything to see: rather twice than never.
+            if figures.begun != booking.begun {
+                figures.book(booking.room);
+            }
+            figures.room = figures.room.minus(surplus);
+        };
+        self.publish(self.ledger.change(settle).1.room);
     }
 
     /// Gives a file that is about to appear under its path its time and its first count of uses.

@@ -10,10 +10,19 @@ fn account(root: &Path, blocks: u64) -> Usage {
 
 fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
     let path = root.join(name);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    usage.reserve(Room { bytes: blocks * BLOCK, objects: 1 });
-    fs::write(&path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
+    let booking = usage.reserve(room(blocks));
+    write(&path, blocks);
     usage.stamp_new(&path, &path);
+    usage.settle(booking, Room::default());
+}
+
+fn room(blocks: u64) -> Room {
+    Room { bytes: blocks * BLOCK, objects: 1 }
+}
+
+fn write(path: &Path, blocks: u64) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
 }
 
 fn on_disk(root: &Path) -> u64 {
@@ -62,7 +71,49 @@ fn a_scan_counts_what_is_there_and_a_restart_knows_it_without_one() {
     let restarted = account(folder.path(), 10);
     assert!(restarted.is_known());
     // The zip, and the account itself.
-    assert_eq!(restarted.ledger.last(), Room { bytes: 3 * BLOCK, objects: 2 });
+    assert_eq!(restarted.ledger.last().room, Room { bytes: 3 * BLOCK, objects: 2 });
+}
+
+#[test]
+fn a_first_count_that_was_given_up_leaves_a_figure_that_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.example/m/@v/v1.0.0.zip"), 5);
+    let killed = account(folder.path(), 10);
+    killed.stop();
+    killed.scan();
+    put(&killed, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
+    assert!(!account(folder.path(), 10).is_known());
+    account(folder.path(), 10).scan();
+    assert!(account(folder.path(), 10).is_known());
+}
+
+#[test]
+fn a_count_has_all_that_was_committed_meanwhile_though_more_was_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 100);
+    put(&usage, folder.path(), "a.example/stays/@v/v1.0.0.zip", 5);
+    put(&usage, folder.path(), "a.example/goes/@v/v1.0.0.zip", 5);
+    let since = usage.count(|| {
+        // The new one comes where the count was already, and what goes is where it was not yet.
+        put(&usage, folder.path(), "a.example/comes/@v/v1.0.0.zip", 2);
+        fs::remove_file(folder.path().join("a.example/goes/@v/v1.0.0.zip")).unwrap();
+        usage.ledger.change(|figures| figures.room = figures.room.minus(room(5)));
+        Some(room(5))
+    });
+    let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
+    assert!(figure >= left, "{figure}, and {left} are on disk");
+    assert_eq!(since, Some(room(2)));
+}
+
+#[test]
+fn a_count_that_began_before_what_was_booked_was_visible_does_not_lose_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (account(folder.path(), 100), account(folder.path(), 100));
+    let booking = one.reserve(room(2));
+    two.count(|| Some(Room::default()));
+    write(&folder.path().join("a.example/m/@v/v1.0.0.zip"), 2);
+    one.settle(booking, Room::default());
+    assert_eq!(account(folder.path(), 100).ledger.last().room, room(2));
 }
 
 #[test]
@@ -77,7 +128,9 @@ fn a_restart_remembers_uses() {
 #[test]
 fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
     let folder = tempfile::tempdir().unwrap();
-    let usage = account(folder.path(), 6);
+    let usage = account(folder.path(), 7);
+    // The account itself, which must be kept, too.
+    usage.scan();
     let [first_seen, latest, tile, list] =
         ["first-seen/a.example/m/@v/v1.0.0.zip", "sumdb/d.example/latest", "sumdb/d.example/tile/8/0/000", "mutable/a.example/m/@v/list"]
             .map(|name| format!(".gomodcache/{name}"));
