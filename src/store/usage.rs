@@ -2,6 +2,7 @@
 //! volume hold together is counted in `ledger.rs`.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ use crate::telemetry::Metrics;
 const LOW_WATERMARK: f64 = 0.9;
 /// The newest objects that were never used again are spared as long as they are less than this share of the limit.
 const PROBATION: f64 = 0.1;
+/// The other processes hear of what is evicted each time when it is this share of the limit.
+const STEP: f64 = 0.01;
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
 
@@ -43,6 +46,9 @@ pub(super) struct Booking {
     /// How many counts were begun by then.
     begun: u64,
 }
+
+/// Removes a file. A test takes its time.
+type Remove<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
 
 /// What becomes of a file when room is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,21 +141,23 @@ impl Usage {
 
     /// Books room for what is about to become visible, and evicts until there is some.
     pub(super) fn reserve(&self, incoming: Room) -> Booking {
-        let (limit, target) = (self.limit(), share(self.limit(), LOW_WATERMARK).saturating_sub(incoming.bytes));
-        let ((), figures) = self.ledger.change(|figures| {
-            let room = &mut figures.room;
-            if room.plus(incoming).bytes > limit {
-                for class in [Class::Zip, Class::Small, Class::PrivateZip] {
-                    self.evict(class, room, target);
-                }
-                if room.plus(incoming).bytes > limit {
-                    tracing::error!(limit, "nothing is left to evict, and the cache is above its limit");
-                }
+        self.reserve_by(incoming, &|path| fs::remove_file(path))
+    }
+
+    /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,
+    /// and other processes have room to book too.
+    fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> Booking {
+        let booking = self.book(incoming);
+        if self.is_above_limit() {
+            for class in [Class::Zip, Class::Small, Class::PrivateZip] {
+                self.evict(class, share(self.limit(), LOW_WATERMARK), remove);
             }
-            figures.book(incoming);
-        });
-        self.publish(figures.room);
-        Booking { room: incoming, begun: figures.begun }
+            if self.is_above_limit() {
+                tracing::error!(limit = self.limit(), "nothing is left to evict, and the cache is above its limit");
+            }
+        }
+        self.publish(self.ledger.last().room);
+        booking
     }
 
     /// To be told when what was booked is visible. `surplus` is free again: what did not become visible after all, or took
@@ -165,6 +173,24 @@ impl Usage {
         self.publish(self.ledger.change(settle).1.room);
     }
 
+    fn book(&self, room: Room) -> Booking {
+        let begun = self.ledger.change(|figures| figures.book(room)).1.begun;
+        Booking { room, begun }
+    }
+
+    /// Gives back the room of files that were there when so many counts were completed. Returns how many are by now.
+    fn release(&self, freed: Room, completed: u64) -> u64 {
+        let release = |figures: &mut Figures| {
+            // A count that was completed meanwhile may have missed them already: rather twice than never.
+            if figures.completed == completed {
+                figures.room = figures.room.minus(freed);
+            }
+        };
+        let ((), figures) = self.ledger.change(release);
+        self.publish(figures.room);
+        figures.completed
+    }
+
     /// Gives a file that is about to appear under its path its time and its first count of uses.
     pub(super) fn stamp_new(&self, temp: &Path, path: &Path) {
         let came_back = self.ghosts().knows(path);
@@ -173,33 +199,42 @@ impl Usage {
         }
     }
 
-    /// Removes objects of a class until no more than `target` bytes are left.
-    fn evict(&self, class: Class, room: &mut Room, target: u64) {
-        if room.bytes <= target {
+    /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
+    fn evict(&self, class: Class, target: u64, remove: Remove<'_>) {
+        if self.ledger.last().room.bytes <= target {
             return;
         }
-        let mut evicted = 0_u64;
+        let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
         for object in in_order(self.objects(class), share(self.limit(), PROBATION)) {
-            if room.bytes <= target {
+            if self.ledger.last().room.minus(freed).bytes <= target {
                 break;
             }
             // The zip before its hash: a visible zip always has one.
-            if let Err(error) = fs::remove_file(&object.path) {
-                tracing::warn!(%error, path = %object.path.display(), "can't evict");
-                continue;
+            match remove(&object.path) {
+                Ok(()) => {}
+                // Another process was faster, and gives back the room.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tracing::warn!(%error, path = %object.path.display(), "can't evict");
+                    continue;
+                }
             }
-            let mut freed = Room::of(object.size);
+            let mut room = Room::of(object.size);
             let hash_file = object.path.with_extension("ziphash");
-            if class != Class::Small && fs::remove_file(&hash_file).is_ok() {
-                freed = freed.plus(Room::of(1));
+            if class != Class::Small && remove(&hash_file).is_ok() {
+                room = room.plus(Room::of(1));
             }
-            *room = room.minus(freed);
             self.metrics.evictions.inc();
-            self.metrics.evicted_bytes.inc_by(freed.bytes);
+            self.metrics.evicted_bytes.inc_by(room.bytes);
             self.metrics.evicted_age.set(to_gauge(object.age()));
             self.ghosts().remember(&object.path);
             evicted += 1;
+            freed = freed.plus(room);
+            if freed.bytes >= share(self.limit(), STEP) {
+                completed = self.release(std::mem::take(&mut freed), completed);
+            }
         }
+        self.release(freed, completed);
         tracing::info!(evicted, "evicted objects to make room");
     }
 
@@ -238,6 +273,10 @@ impl Usage {
         let below = path.strip_prefix(&self.root).ok().filter(|_| !private.is_empty());
         let escaped = below.and_then(Path::to_str).and_then(|below| below.split_once("/@v/"));
         escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
+    }
+
+    fn is_above_limit(&self) -> bool {
+        self.ledger.last().room.bytes > self.limit()
     }
 
     fn limit(&self) -> u64 {

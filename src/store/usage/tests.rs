@@ -117,6 +117,64 @@ fn a_count_that_began_before_what_was_booked_was_visible_does_not_lose_it() {
 }
 
 #[test]
+fn an_eviction_that_takes_long_holds_up_nobody_and_loses_no_booking() {
+    let folder = tempfile::tempdir().unwrap();
+    let (slow, other) = (account(folder.path(), 100), account(folder.path(), 100));
+    for i in 0..98 {
+        put(&slow, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let (evicting, begun) = std::sync::mpsc::channel();
+    let (go_on, held) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (slow, path) = (&slow, folder.path().join("a.example/slow/@v/v1.0.0.zip"));
+        scope.spawn(move || {
+            let hold_up = |path: &Path| {
+                // It fails when nobody listens any more: only the first is held up.
+                if evicting.send(()).is_ok() {
+                    held.recv().unwrap();
+                }
+                fs::remove_file(path)
+            };
+            let booking = slow.reserve_by(room(5), &hold_up);
+            write(&path, 5);
+            slow.settle(booking, Room::default());
+        });
+        begun.recv().unwrap();
+        drop(begun);
+        for i in 0..2 {
+            put(&other, folder.path(), &format!("a.example/other{i}/@v/v1.0.0.zip"), 1);
+        }
+        go_on.send(()).unwrap();
+    });
+    let left = on_disk(folder.path());
+    assert_eq!(account(folder.path(), 100).ledger.last().room.bytes, left);
+    assert!((85 * BLOCK..=100 * BLOCK).contains(&left), "{left}: the two removed what one had to");
+}
+
+#[test]
+fn a_count_that_misses_already_what_is_being_evicted_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (usage, other) = (account(folder.path(), 10), account(folder.path(), 10));
+    for i in 0..10 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let counted = std::cell::Cell::new(false);
+    let remove = |path: &Path| {
+        fs::remove_file(path)?;
+        if !counted.replace(true) {
+            other.scan();
+        }
+        Ok(())
+    };
+    let booking = usage.reserve_by(room(1), &remove);
+    write(&folder.path().join("a.example/new/@v/v1.0.0.zip"), 1);
+    usage.settle(booking, Room::default());
+    let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
+    // The account itself was counted, too.
+    assert_eq!(figure, left + BLOCK);
+}
+
+#[test]
 fn a_restart_remembers_uses() {
     let folder = tempfile::tempdir().unwrap();
     put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
