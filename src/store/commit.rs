@@ -99,8 +99,10 @@ impl Committer {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
-                let booking = account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
-                account.settle(booking, commit(batch, &tmp, &account));
+                match account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room()))) {
+                    Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
+                    Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
+                }
                 waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };
@@ -261,7 +263,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
                 surplus = surplus.plus(rename(file, &mut folders, usage)?);
                 Ok(())
             }),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            Err(error) => Err(copy(error)),
         };
         // A hash without its zip may be left: a block that the next count finds.
         surplus = if result.is_err() { surplus.plus(room) } else { surplus };
@@ -319,6 +321,10 @@ fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::R
     }
     folders.insert(parent.to_owned());
     Ok(replaced)
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
 }
 
 fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {

@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
 use super::ledger::{Figures, Ledger, Room};
+use super::{ABANDONED, STATE_DIR};
 use crate::gomod::{ModulePath, Patterns};
 use crate::telemetry::Metrics;
 
@@ -21,6 +22,8 @@ const LOW_WATERMARK: f64 = 0.9;
 const PROBATION: f64 = 0.1;
 /// The other processes hear of what is evicted each time when it is this share of the limit.
 const STEP: f64 = 0.01;
+/// How long it is believed what must be kept comes to. To find out takes a walk over the folder.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
 
@@ -33,6 +36,10 @@ pub(super) struct Usage {
     private: ArcSwap<Patterns>,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
+    /// What must be kept, and when that was added up.
+    kept: Mutex<Option<(Instant, Room)>>,
+    /// It was said that there is no room.
+    refused: AtomicBool,
     /// The process ends: a long count is given up.
     stopping: AtomicBool,
     metrics: Arc<Metrics>,
@@ -53,22 +60,32 @@ type Remove<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
 /// What becomes of a file when room is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// They are what fills a disk, and a graph of requirements needs only the rest.
+    /// They are what fills a disk, and a graph of requirements needs only the rest. What is broken is worth no more.
     Zip,
     /// Files of versions, lists, and what a checksum database said: all of it can be had again.
     Small,
     /// A zip of a private module: nobody in the world has another copy, so it goes last.
     PrivateZip,
-    /// The hash of a zip goes with the zip; what was seen first, and the newest tree of a database, must outlive what was
-    /// seen; and our own books are not cache.
+    /// The hash of a zip goes with the zip.
+    Hash,
+    /// What was seen first, and the newest tree of a database, must outlive what was seen; and our own books are not cache.
     Kept,
 }
 
 impl Usage {
     pub(super) fn new(root: PathBuf, limit: Option<u64>, metrics: Arc<Metrics>) -> Self {
         let ledger = Ledger::open(&root.join(STATE_DIR));
-        let (limit_bytes, stopping) = (AtomicU64::new(0), AtomicBool::new(false));
-        let usage = Self { root, limit: limit_bytes, private: ArcSwap::default(), ledger, ghosts: Mutex::default(), stopping, metrics };
+        let usage = Self {
+            root,
+            limit: AtomicU64::new(0),
+            private: ArcSwap::default(),
+            ledger,
+            ghosts: Mutex::default(),
+            kept: Mutex::default(),
+            refused: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            metrics,
+        };
         usage.set_limit(limit);
         usage.publish(usage.ledger.last().room);
         usage
@@ -76,6 +93,7 @@ impl Usage {
 
     pub(super) fn set_limit(&self, limit: Option<u64>) {
         self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
         self.metrics.cache_limit_bytes.set(limit.map_or(0, to_gauge));
     }
 
@@ -140,24 +158,59 @@ impl Usage {
     }
 
     /// Books room for what is about to become visible, and evicts until there is some.
-    pub(super) fn reserve(&self, incoming: Room) -> Booking {
+    ///
+    /// # Errors
+    /// There is none, like on a full disk: nothing is booked.
+    pub(super) fn reserve(&self, incoming: Room) -> io::Result<Booking> {
         self.reserve_by(incoming, &|path| fs::remove_file(path))
     }
 
     /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,
     /// and other processes have room to book too.
-    fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> Booking {
-        let booking = self.book(incoming);
-        if self.is_above_limit() {
-            for class in [Class::Zip, Class::Small, Class::PrivateZip] {
-                self.evict(class, share(self.limit(), LOW_WATERMARK), remove);
-            }
+    fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> io::Result<Booking> {
+        let mut booking = self.book(incoming);
+        let mut made = if self.is_above_limit() { self.make_room(incoming, remove) } else { Ok(()) };
+        if made.is_ok() && self.is_above_limit() {
+            // What may go is gone. Someone else removed files, and the figure is wrong; or there are some that can't be removed.
+            self.settle(booking, incoming);
+            self.scan();
+            booking = self.book(incoming);
             if self.is_above_limit() {
-                tracing::error!(limit = self.limit(), "nothing is left to evict, and the cache is above its limit");
+                made = Err(no_room("nothing is left that can be evicted, and the cache is above its limit: raise it"));
             }
         }
+        if let Err(error) = made {
+            self.settle(booking, incoming);
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, limit = self.limit(), "what is new is not kept");
+            }
+            return Err(error);
+        }
         self.publish(self.ledger.last().room);
-        booking
+        Ok(booking)
+    }
+
+    /// Evicts until there is some room to spare, unless what must be kept leaves none: to evict the rest would change nothing.
+    fn make_room(&self, incoming: Room, remove: Remove<'_>) -> io::Result<()> {
+        let target = share(self.limit(), LOW_WATERMARK);
+        let is_hopeless = |kept: Room| kept.plus(incoming).bytes > target;
+        let refusal = || no_room("what must be kept leaves no room below the cache's limit: raise it");
+        // The batch before this one was refused a moment ago.
+        if self.kept().is_some_and(|(since, kept)| since.elapsed() < KEPT_FOR && is_hopeless(kept)) {
+            return Err(refusal());
+        }
+        for class in [Class::Zip, Class::Small, Class::PrivateZip] {
+            if self.ledger.last().room.bytes <= target {
+                break;
+            }
+            let (objects, kept) = self.objects(class);
+            *self.kept() = Some((Instant::now(), kept));
+            if is_hopeless(kept) {
+                return Err(refusal());
+            }
+            self.evict(class, objects, target, remove);
+        }
+        Ok(())
     }
 
     /// To be told when what was booked is visible. `surplus` is free again: what did not become visible after all, or took
@@ -200,14 +253,14 @@ impl Usage {
     }
 
     /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
-    fn evict(&self, class: Class, target: u64, remove: Remove<'_>) {
-        if self.ledger.last().room.bytes <= target {
-            return;
-        }
+    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) {
         let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
-        for object in in_order(self.objects(class), share(self.limit(), PROBATION)) {
+        for object in in_order(objects, share(self.limit(), PROBATION)) {
             if self.ledger.last().room.minus(freed).bytes <= target {
                 break;
+            }
+            if class == Class::Small && is_hash(&object.path) && !is_orphan(&object.path) {
+                continue;
             }
             // The zip before its hash: a visible zip always has one.
             match remove(&object.path) {
@@ -238,31 +291,35 @@ impl Usage {
         tracing::info!(evicted, "evicted objects to make room");
     }
 
-    fn objects(&self, class: Class) -> Vec<Object> {
-        let mut objects = Vec::new();
+    /// The objects of a class, and the room of what must be kept.
+    fn objects(&self, wanted: Class) -> (Vec<Object>, Room) {
+        let (mut objects, mut kept) = (Vec::new(), Room::default());
         walk(&self.root, &mut |path, metadata| {
-            if self.class(&path) == class {
-                objects.push(Object::new(path, metadata));
+            match self.class(&path) {
+                Class::Kept => kept = kept.plus(Room::of(metadata.len())),
+                Class::Hash if wanted == Class::Small && is_orphan(&path) => objects.push(Object::new(path, metadata)),
+                class if class == wanted => objects.push(Object::new(path, metadata)),
+                _ => {}
             }
             true
         });
-        objects
+        (objects, kept)
     }
 
     fn class(&self, path: &Path) -> Class {
-        let has_extension = |extension: &str| path.extension().is_some_and(|e| e == extension);
         match path.strip_prefix(self.root.join(STATE_DIR)) {
             Ok(state) if state.starts_with("mutable") => Class::Small,
             Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
+            Ok(state) if state.starts_with("quarantine") => Class::Zip,
             Ok(_) => Class::Kept,
-            Err(_) if has_extension("zip") => {
+            Err(_) if path.extension().is_some_and(|extension| extension == "zip") => {
                 if self.is_private(path) {
                     Class::PrivateZip
                 } else {
                     Class::Zip
                 }
             }
-            Err(_) if has_extension("ziphash") => Class::Kept,
+            Err(_) if is_hash(path) => Class::Hash,
             Err(_) => Class::Small,
         }
     }
@@ -288,9 +345,27 @@ impl Usage {
         self.metrics.cache_objects.set(to_gauge(room.objects));
     }
 
+    fn kept(&self) -> MutexGuard<'_, Option<(Instant, Room)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ghosts(&self) -> MutexGuard<'_, Ghosts> {
         self.ghosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn no_room(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, why)
+}
+
+fn is_hash(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "ziphash")
+}
+
+/// Whether a hash outlived its zip. A new one has its zip in a moment, if its process lives.
+fn is_orphan(hash: &Path) -> bool {
+    let age = fs::metadata(hash).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
+    age.is_some_and(|age| age > ABANDONED) && hash.with_extension("zip").try_exists().is_ok_and(|there| !there)
 }
 
 /// Every regular file but the temporary ones, as long as `visit` says to go on.

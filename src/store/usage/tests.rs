@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::ABANDONED;
 use crate::store::eviction::count_use;
 
 const BLOCK: u64 = 4096;
@@ -10,7 +11,7 @@ fn account(root: &Path, blocks: u64) -> Usage {
 
 fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
     let path = root.join(name);
-    let booking = usage.reserve(room(blocks));
+    let booking = usage.reserve(room(blocks)).unwrap();
     write(&path, blocks);
     usage.stamp_new(&path, &path);
     usage.settle(booking, Room::default());
@@ -109,7 +110,7 @@ fn a_count_has_all_that_was_committed_meanwhile_though_more_was_evicted() {
 fn a_count_that_began_before_what_was_booked_was_visible_does_not_lose_it() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (account(folder.path(), 100), account(folder.path(), 100));
-    let booking = one.reserve(room(2));
+    let booking = one.reserve(room(2)).unwrap();
     two.count(|| Some(Room::default()));
     write(&folder.path().join("a.example/m/@v/v1.0.0.zip"), 2);
     one.settle(booking, Room::default());
@@ -135,7 +136,7 @@ fn an_eviction_that_takes_long_holds_up_nobody_and_loses_no_booking() {
                 }
                 fs::remove_file(path)
             };
-            let booking = slow.reserve_by(room(5), &hold_up);
+            let booking = slow.reserve_by(room(5), &hold_up).unwrap();
             write(&path, 5);
             slow.settle(booking, Room::default());
         });
@@ -166,7 +167,7 @@ fn a_count_that_misses_already_what_is_being_evicted_is_believed() {
         }
         Ok(())
     };
-    let booking = usage.reserve_by(room(1), &remove);
+    let booking = usage.reserve_by(room(1), &remove).unwrap();
     write(&folder.path().join("a.example/new/@v/v1.0.0.zip"), 1);
     usage.settle(booking, Room::default());
     let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
@@ -180,7 +181,7 @@ fn a_restart_remembers_uses() {
     put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
     let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
     assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
-    assert_eq!(account(folder.path(), 10).objects(Class::Zip).first().map(|o| o.uses), Some(1));
+    assert_eq!(account(folder.path(), 10).objects(Class::Zip).0.first().map(|o| o.uses), Some(1));
 }
 
 #[test]
@@ -233,4 +234,72 @@ fn the_zips_of_private_modules_go_last() {
     put(&usage, folder.path(), "corp.example/o/@v/v1.0.0.zip", 2);
     assert!(exists("corp.example/o/@v/v1.0.0.zip"));
     assert_ne!(exists("corp.example/!m/@v/v1.0.0.zip"), exists("corp.example/n/@v/v1.0.0.zip"), "one of the two made room");
+}
+
+#[test]
+fn what_must_be_kept_and_leaves_no_room_costs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    usage.set_private(Patterns::parse(["corp.example/*"]).unwrap());
+    put(&usage, folder.path(), ".gomodcache/first-seen/corp.example/m/@v/v1.0.0.zip", 7);
+    let others = ["a.example/m/@v/v1.0.0.mod", "a.example/m/@v/v1.0.0.zip", "corp.example/m/@v/v1.0.0.zip"];
+    for name in others {
+        put(&usage, folder.path(), name, 1);
+    }
+    for _ in 0..2 {
+        let refused = usage.reserve(room(3)).map(drop).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::StorageFull));
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+    }
+    assert_eq!(usage.ledger.last().room.bytes, 10 * BLOCK, "what is refused is not booked");
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
+    assert!(on_disk(folder.path()) <= 9 * BLOCK, "what fits beside it takes the place of others");
+}
+
+#[test]
+fn what_cannot_be_removed_lets_nothing_come_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    for i in 0..10 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let refused = usage.reserve_by(room(1), &|_| Err(io::ErrorKind::PermissionDenied.into())).map(drop);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+    assert_eq!(on_disk(folder.path()), 10 * BLOCK);
+}
+
+#[test]
+fn what_someone_else_removed_is_not_counted_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 9);
+    fs::remove_file(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
+    // And the account itself.
+    assert_eq!(usage.ledger.last().room.bytes, on_disk(folder.path()) + BLOCK);
+}
+
+#[test]
+fn a_hash_whose_zip_is_gone_goes_and_one_whose_zip_may_be_on_its_way_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 6);
+    let [orphan, fresh, zip] = ["orphan/@v/v1.0.0.ziphash", "fresh/@v/v1.0.0.ziphash", "m/@v/v1.0.0.zip"].map(|name| {
+        put(&usage, folder.path(), &format!("a.example/{name}"), 1);
+        folder.path().join("a.example").join(name)
+    });
+    File::options().write(true).open(&orphan).unwrap().set_modified(std::time::SystemTime::now() - ABANDONED * 2).unwrap();
+    put(&usage, folder.path(), ".gomodcache/first-seen/a.example/n/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), ".gomodcache/first-seen/a.example/o/@v/v1.0.0.zip", 2);
+    assert!(!orphan.exists() && !zip.exists() && fresh.exists());
+}
+
+#[test]
+fn what_is_in_quarantine_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 6);
+    put(&usage, folder.path(), ".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod", 3);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 2);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.mod", 2);
+    assert!(!folder.path().join(".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod").exists());
+    assert!(folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
 }
