@@ -277,6 +277,7 @@ impl Usage {
             if class != Class::Small && remove(&hash_file).is_ok() {
                 room = room.plus(Room::of(1));
             }
+            self.remove_empty_folders(&object.path);
             self.metrics.evictions.inc();
             self.metrics.evicted_bytes.inc_by(room.bytes);
             self.metrics.evicted_age.set(to_gauge(object.age()));
@@ -289,6 +290,16 @@ impl Usage {
         }
         self.release(freed, completed);
         tracing::info!(evicted, "evicted objects to make room");
+    }
+
+    /// Removes the folders that a file was the last in. A commit makes them again.
+    fn remove_empty_folders(&self, file: &Path) {
+        for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+            // The first that is not empty ends it.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
     }
 
     /// The objects of a class, and the room of what must be kept.

@@ -92,3 +92,17 @@ async fn what_finds_no_room_beside_what_must_be_kept_is_answered_like_what_a_ful
     assert_eq!(result.await.unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert!(!to.exists() && committer.backlog.borrow().commits <= 1);
 }
+
+#[test]
+fn a_folder_that_another_process_removed_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = Usage::new(folder.path().to_owned(), None, Arc::new(Metrics::new().unwrap()));
+    let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
+    let mut folders = BTreeSet::new();
+    for _ in 0..2 {
+        let staged = Staged { temp: Temp::Own(write(b"x", folder.path()).unwrap()), to: to.clone() };
+        rename(staged, &mut folders, &usage).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"x");
+        fs::remove_dir_all(folder.path().join("a.example")).unwrap();
+    }
+}

@@ -303,3 +303,16 @@ fn what_is_in_quarantine_makes_room() {
     assert!(!folder.path().join(".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod").exists());
     assert!(folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
 }
+
+#[test]
+fn a_folder_goes_with_its_last_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 4);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "b.example/o/@v/v1.0.0.zip", 4);
+    put(&usage, folder.path(), "c.example/p/@v/v1.0.0.zip", 7);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(!exists("a.example/m") && !exists("b.example"));
+    assert!(exists("a.example/n/@v/v1.0.0.mod") && exists("c.example/p/@v/v1.0.0.zip"));
+}
