@@ -1,19 +1,18 @@
-//! How much the cache holds, and the limit on it. What goes first is decided in `eviction.rs`; what all processes with this
-//! volume hold together is counted in `ledger.rs`.
+//! How much the cache holds, and the limit on it. What there is to evict is said in `inventory.rs`, and what of it goes first
+//! in `eviction.rs`; what all processes with this volume hold together is counted in `ledger.rs`.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-
+use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
+use super::inventory::{Class, Inventory, is_hash, is_orphan};
 use super::ledger::{Figures, Ledger, Room};
-use super::{ABANDONED, STATE_DIR};
-use crate::gomod::{ModulePath, Patterns};
+use crate::gomod::Patterns;
 use crate::telemetry::Metrics;
 
 /// Eviction goes on until this share of the limit is left.
@@ -30,10 +29,9 @@ const SCANS: u32 = 3;
 /// The account of one cache folder.
 #[derive(Debug)]
 pub(super) struct Usage {
-    root: PathBuf,
+    inventory: Inventory,
     /// Bytes; `u64::MAX` for none.
     limit: AtomicU64,
-    private: ArcSwap<Patterns>,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
     /// What must be kept, and when that was added up.
@@ -57,28 +55,12 @@ pub(super) struct Booking {
 /// Removes a file. A test takes its time.
 type Remove<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
 
-/// What becomes of a file when room is needed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// They are what fills a disk, and a graph of requirements needs only the rest. What is broken is worth no more.
-    Zip,
-    /// Files of versions, lists, and what a checksum database said: all of it can be had again.
-    Small,
-    /// A zip of a private module: nobody in the world has another copy, so it goes last.
-    PrivateZip,
-    /// The hash of a zip goes with the zip.
-    Hash,
-    /// What was seen first, and the newest tree of a database, must outlive what was seen; and our own books are not cache.
-    Kept,
-}
-
 impl Usage {
     pub(super) fn new(root: PathBuf, limit: Option<u64>, metrics: Arc<Metrics>) -> Self {
         let ledger = Ledger::open(&root.join(STATE_DIR));
         let usage = Self {
-            root,
+            inventory: Inventory::new(root),
             limit: AtomicU64::new(0),
-            private: ArcSwap::default(),
             ledger,
             ghosts: Mutex::default(),
             kept: Mutex::default(),
@@ -99,7 +81,7 @@ impl Usage {
 
     /// Says which modules are private.
     pub(super) fn set_private(&self, modules: Patterns) {
-        self.private.store(Arc::new(modules));
+        self.inventory.set_private(modules);
     }
 
     /// How many bytes are made visible in one step: a small part of the limit.
@@ -145,7 +127,7 @@ impl Usage {
 
     fn found(&self) -> Option<Room> {
         let mut found = Room::default();
-        walk(&self.root, &mut |_, metadata| {
+        self.inventory.walk(&mut |_, metadata| {
             found = found.plus(Room::of(metadata.len()));
             !self.stopping.load(Ordering::Relaxed)
         });
@@ -203,7 +185,7 @@ impl Usage {
             if self.ledger.last().room.bytes <= target {
                 break;
             }
-            let (objects, kept) = self.objects(class);
+            let (objects, kept) = self.inventory.objects(class);
             *self.kept() = Some((Instant::now(), kept));
             if is_hopeless(kept) {
                 return Err(refusal());
@@ -277,7 +259,7 @@ impl Usage {
             if class != Class::Small && remove(&hash_file).is_ok() {
                 room = room.plus(Room::of(1));
             }
-            self.remove_empty_folders(&object.path);
+            self.inventory.remove_empty_folders(&object.path);
             self.metrics.evictions.inc();
             self.metrics.evicted_bytes.inc_by(room.bytes);
             self.metrics.evicted_age.set(to_gauge(object.age()));
@@ -290,57 +272,6 @@ impl Usage {
         }
         self.release(freed, completed);
         tracing::info!(evicted, "evicted objects to make room");
-    }
-
-    /// Removes the folders that a file was the last in. A commit makes them again.
-    fn remove_empty_folders(&self, file: &Path) {
-        for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.root) {
-            // The first that is not empty ends it.
-            if fs::remove_dir(folder).is_err() {
-                break;
-            }
-        }
-    }
-
-    /// The objects of a class, and the room of what must be kept.
-    fn objects(&self, wanted: Class) -> (Vec<Object>, Room) {
-        let (mut objects, mut kept) = (Vec::new(), Room::default());
-        walk(&self.root, &mut |path, metadata| {
-            match self.class(&path) {
-                Class::Kept => kept = kept.plus(Room::of(metadata.len())),
-                Class::Hash if wanted == Class::Small && is_orphan(&path) => objects.push(Object::new(path, metadata)),
-                class if class == wanted => objects.push(Object::new(path, metadata)),
-                _ => {}
-            }
-            true
-        });
-        (objects, kept)
-    }
-
-    fn class(&self, path: &Path) -> Class {
-        match path.strip_prefix(self.root.join(STATE_DIR)) {
-            Ok(state) if state.starts_with("mutable") => Class::Small,
-            Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
-            Ok(state) if state.starts_with("quarantine") => Class::Zip,
-            Ok(_) => Class::Kept,
-            Err(_) if path.extension().is_some_and(|extension| extension == "zip") => {
-                if self.is_private(path) {
-                    Class::PrivateZip
-                } else {
-                    Class::Zip
-                }
-            }
-            Err(_) if is_hash(path) => Class::Hash,
-            Err(_) => Class::Small,
-        }
-    }
-
-    /// Whether a file is one of a private module.
-    fn is_private(&self, path: &Path) -> bool {
-        let private = self.private.load();
-        let below = path.strip_prefix(&self.root).ok().filter(|_| !private.is_empty());
-        let escaped = below.and_then(Path::to_str).and_then(|below| below.split_once("/@v/"));
-        escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
     }
 
     fn is_above_limit(&self) -> bool {
@@ -367,34 +298,6 @@ impl Usage {
 
 fn no_room(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, why)
-}
-
-fn is_hash(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "ziphash")
-}
-
-/// Whether a hash outlived its zip. A new one has its zip in a moment, if its process lives.
-fn is_orphan(hash: &Path) -> bool {
-    let age = fs::metadata(hash).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
-    age.is_some_and(|age| age > ABANDONED) && hash.with_extension("zip").try_exists().is_ok_and(|there| !there)
-}
-
-/// Every regular file but the temporary ones, as long as `visit` says to go on.
-fn walk(root: &Path, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) {
-    let mut folders = vec![root.to_owned()];
-    let tmp = root.join(STATE_DIR).join("tmp");
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_file() {
-                if !visit(entry.path(), &metadata) {
-                    return;
-                }
-            } else if metadata.is_dir() && entry.path() != tmp {
-                folders.push(entry.path());
-            }
-        }
-    }
 }
 
 fn share(limit: u64, part: f64) -> u64 {

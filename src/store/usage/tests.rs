@@ -28,7 +28,7 @@ fn write(path: &Path, blocks: u64) {
 
 fn on_disk(root: &Path) -> u64 {
     let mut bytes = 0;
-    walk(root, &mut |path, metadata| {
+    Inventory::new(root.to_owned()).walk(&mut |path, metadata| {
         bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
         true
     });
@@ -181,7 +181,7 @@ fn a_restart_remembers_uses() {
     put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
     let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
     assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
-    assert_eq!(account(folder.path(), 10).objects(Class::Zip).0.first().map(|o| o.uses), Some(1));
+    assert_eq!(account(folder.path(), 10).inventory.objects(Class::Zip).0.first().map(|o| o.uses), Some(1));
 }
 
 #[test]
