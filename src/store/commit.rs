@@ -33,6 +33,8 @@ const QUEUE: usize = 4096;
 const BEHIND: usize = QUEUE / 2;
 /// How long a download waits for a disk that has fallen behind.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a folder is made anew that another process removes.
+const TRIES: u32 = 8;
 /// A tenth of the share that the other threads have of a busy processor.
 const NICE: i32 = 10;
 
@@ -99,8 +101,10 @@ impl Committer {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
-                account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room())));
-                account.release(commit(batch, &tmp, &account));
+                match account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room()))) {
+                    Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
+                    Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
+                }
                 waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };
@@ -261,7 +265,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
                 surplus = surplus.plus(rename(file, &mut folders, usage)?);
                 Ok(())
             }),
-            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            Err(error) => Err(copy(error)),
         };
         // A hash without its zip may be left: a block that the next count finds.
         surplus = if result.is_err() { surplus.plus(room) } else { surplus };
@@ -306,19 +310,34 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
 
 /// Returns the room of what was there before.
 fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
-    let parent = file.to.parent().unwrap_or(Path::new("/"));
-    if !folders.contains(parent) {
-        fs::create_dir_all(parent)?;
-    }
     let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
     usage.stamp_new(file.temp.path(), &file.to);
+    let folder = file.to.parent().unwrap_or(Path::new("/"));
+    place(file.temp.path(), &file.to, folder)?;
     match file.temp {
-        Temp::Own(path) => path.persist(&file.to).map_err(|e| e.error)?,
+        Temp::Own(path) => drop(path.keep()),
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
-        Temp::Shared(_growing, path) => fs::rename(path, &file.to)?,
+        Temp::Shared(growing, _) => drop(growing),
     }
-    folders.insert(parent.to_owned());
+    folders.insert(folder.to_owned());
     Ok(replaced)
+}
+
+/// Gives a file its name. A folder that is missed is made: it is new, or another process evicted the last file in it, which it
+/// may do again at any time.
+fn place(temp: &Path, to: &Path, folder: &Path) -> io::Result<()> {
+    let mut placed = fs::rename(temp, to);
+    for _ in 0..TRIES {
+        if !placed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        placed = fs::create_dir_all(folder).and_then(|()| fs::rename(temp, to));
+    }
+    placed
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
 }
 
 fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {

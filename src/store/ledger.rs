@@ -1,11 +1,11 @@
 //! How much lies on the volume, agreed between all processes that have it open: a draining pod and its successor, or the
-//! pods of a shared volume. Sixteen bytes in a file, changed under its lock.
+//! pods of a shared volume. A few numbers in a file, changed under its lock.
 //!
 //! Room is booked before an object becomes visible. A process that is killed in between leaves the figure too high, which
 //! costs a little room until the next start counts again; never too low, which would cost the limit.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,13 +43,33 @@ impl Room {
     }
 }
 
-/// The figure of one volume.
+/// What the file says: each number in eight bytes, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    /// What lies on the volume, or is about to.
+    pub(super) room: Room,
+    /// All that was ever booked. It only grows: what it grew by is what was booked meanwhile, whatever was evicted.
+    pub(super) booked: Room,
+    /// Counts of the volume that were begun.
+    pub(super) begun: u64,
+    /// Counts that were completed. Before the first, `room` lacks what lay there already.
+    pub(super) completed: u64,
+}
+
+impl Figures {
+    pub(super) fn book(&mut self, room: Room) {
+        self.room = self.room.plus(room);
+        self.booked = self.booked.plus(room);
+    }
+}
+
+/// The figures of one volume.
 #[derive(Debug)]
 pub(super) struct Ledger {
     path: PathBuf,
     /// What was read or written last: all there is on a volume that can't be written.
-    last: Mutex<Room>,
-    was_there: bool,
+    last: Mutex<Figures>,
+    was_counted: bool,
 }
 
 impl Ledger {
@@ -57,21 +77,22 @@ impl Ledger {
     pub(super) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
         let last = File::open(&path).ok().and_then(|file| read(&file).ok());
-        Self { path, last: Mutex::new(last.unwrap_or_default()), was_there: last.is_some() }
+        let last = last.unwrap_or_default();
+        Self { path, last: Mutex::new(last), was_counted: last.completed > 0 }
     }
 
-    /// Whether an earlier process left a figure.
-    pub(super) fn was_there(&self) -> bool {
-        self.was_there
+    /// Whether an earlier process left a figure that rests on a count.
+    pub(super) fn was_counted(&self) -> bool {
+        self.was_counted
     }
 
-    /// The figure as it was seen last.
-    pub(super) fn last(&self) -> Room {
+    /// The figures as they were seen last.
+    pub(super) fn last(&self) -> Figures {
         *self.lock_last()
     }
 
-    /// Changes the figure, alone among all processes. Blocks.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Room) -> T) -> (T, Room) {
+    /// Changes the figures, alone among all processes. Blocks: no process may do more under the lock than reckon.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Figures) -> T) -> (T, Figures) {
         let mut last = self.lock_last();
         // Not kept open: a file that is open for writing holds up whoever wants the volume read-only. Closing it unlocks it.
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path);
@@ -79,16 +100,16 @@ impl Ledger {
         if let Some(file) = &file {
             lock(file);
         }
-        let mut room = file.as_ref().and_then(|file| read(file).ok()).unwrap_or(*last);
-        let result = change(&mut room);
-        if let Some(Err(error)) = file.as_ref().map(|file| write(file, room)) {
+        let mut figures = file.as_ref().and_then(|file| read(file).ok()).unwrap_or(*last);
+        let result = change(&mut figures);
+        if let Some(Err(error)) = file.as_ref().map(|file| write(file, &figures)) {
             tracing::debug!(%error, "can't write the account of the volume");
         }
-        *last = room;
-        (result, room)
+        *last = figures;
+        (result, figures)
     }
 
-    fn lock_last(&self) -> MutexGuard<'_, Room> {
+    fn lock_last(&self) -> MutexGuard<'_, Figures> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,17 +130,21 @@ fn lock(file: &File) {
     }
 }
 
-fn read(file: &File) -> io::Result<Room> {
-    let (mut bytes, mut objects) = ([0; 8], [0; 8]);
-    file.read_exact_at(&mut bytes, 0)?;
-    file.read_exact_at(&mut objects, 8)?;
-    Ok(Room { bytes: u64::from_le_bytes(bytes), objects: u64::from_le_bytes(objects) })
+fn read(mut file: &File) -> io::Result<Figures> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let mut numbers = bytes.as_chunks().0.iter().map(|number| u64::from_le_bytes(*number));
+    let (Some(bytes), Some(objects)) = (numbers.next(), numbers.next()) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+    // An earlier version wrote no more, and that as well when its first count was killed: it is not known to have counted.
+    let mut later = || numbers.next().unwrap_or_default();
+    let booked = Room { bytes: later(), objects: later() };
+    Ok(Figures { room: Room { bytes, objects }, booked, begun: later(), completed: later() })
 }
 
-fn write(file: &File, room: Room) -> io::Result<()> {
-    let mut figures = room.bytes.to_le_bytes().to_vec();
-    figures.extend(room.objects.to_le_bytes());
-    file.write_all_at(&figures, 0)
+fn write(file: &File, figures: &Figures) -> io::Result<()> {
+    let Figures { room, booked, begun, completed } = figures;
+    let numbers = [room.bytes, room.objects, booked.bytes, booked.objects, *begun, *completed];
+    file.write_all_at(numbers.map(u64::to_le_bytes).as_flattened(), 0)
 }
 
 #[cfg(test)]
@@ -136,25 +161,36 @@ mod tests {
     fn two_processes_agree_and_a_third_begins_where_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (Ledger::open(folder.path()), Ledger::open(folder.path()));
-        assert!(!one.was_there());
+        assert!(!one.was_counted());
         std::thread::scope(|scope| {
             for ledger in [&one, &two] {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        ledger.change(|room| *room = room.plus(Room::of(1)));
+                        ledger.change(|figures| figures.book(Room::of(1)));
                     }
                 });
             }
         });
+        one.change(|figures| figures.completed += 1);
         let three = Ledger::open(folder.path());
-        assert!(three.was_there());
-        assert_eq!(three.last(), Room { bytes: 1000 * BLOCK, objects: 1000 });
+        assert!(three.was_counted());
+        let all = Room { bytes: 1000 * BLOCK, objects: 1000 };
+        assert_eq!(three.last(), Figures { room: all, booked: all, begun: 0, completed: 1 });
+    }
+
+    #[test]
+    fn the_figure_of_an_earlier_version_may_be_that_of_a_count_that_was_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let figure = Room { bytes: BLOCK, objects: 1 };
+        std::fs::write(folder.path().join(FILE), [figure.bytes.to_le_bytes(), figure.objects.to_le_bytes()].concat()).unwrap();
+        let ledger = Ledger::open(folder.path());
+        assert_eq!((ledger.last().room, ledger.was_counted()), (figure, false));
     }
 
     #[test]
     fn a_volume_that_cannot_be_written_is_counted_in_memory() {
         let ledger = Ledger::open(Path::new("/proc/no/such/folder"));
-        ledger.change(|room| *room = Room::of(1));
-        assert_eq!(ledger.last().objects, 1);
+        ledger.change(|figures| figures.book(Room::of(1)));
+        assert_eq!(ledger.last().room.objects, 1);
     }
 }

@@ -5,6 +5,7 @@
 mod commit;
 mod eviction;
 mod growing;
+mod inventory;
 mod ledger;
 mod memory;
 mod scrub;

@@ -1,72 +1,87 @@
-//! How much the cache holds, and the limit on it. What goes first is decided in `eviction.rs`; what all processes with this
-//! volume hold together is counted in `ledger.rs`.
+//! How much the cache holds, and the limit on it. What there is to evict is said in `inventory.rs`, and what of it goes first
+//! in `eviction.rs`; what all processes with this volume hold together is counted in `ledger.rs`.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use arc_swap::ArcSwap;
+use std::time::{Duration, Instant};
 
 use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
-use super::ledger::{Ledger, Room};
-use crate::gomod::{ModulePath, Patterns};
+use super::inventory::{Class, Inventory, is_hash, is_orphan};
+use super::ledger::{Figures, Ledger, Room};
+use crate::gomod::Patterns;
 use crate::telemetry::Metrics;
 
 /// Eviction goes on until this share of the limit is left.
 const LOW_WATERMARK: f64 = 0.9;
 /// The newest objects that were never used again are spared as long as they are less than this share of the limit.
 const PROBATION: f64 = 0.1;
+/// The other processes hear of what is evicted each time when it is this share of the limit.
+const STEP: f64 = 0.01;
+/// How long it is believed what must be kept comes to. To find out takes a walk over the folder.
+const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
 
 /// The account of one cache folder.
 #[derive(Debug)]
 pub(super) struct Usage {
-    root: PathBuf,
+    inventory: Inventory,
     /// Bytes; `u64::MAX` for none.
     limit: AtomicU64,
-    private: ArcSwap<Patterns>,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
+    /// What must be kept, and when that was added up.
+    kept: Mutex<Option<(Instant, Room)>>,
+    /// It was said that there is no room.
+    refused: AtomicBool,
     /// The process ends: a long count is given up.
     stopping: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
-/// What becomes of a file when room is needed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    /// They are what fills a disk, and a graph of requirements needs only the rest.
-    Zip,
-    /// Files of versions, lists, and what a checksum database said: all of it can be had again.
-    Small,
-    /// A zip of a private module: nobody in the world has another copy, so it goes last.
-    PrivateZip,
-    /// The hash of a zip goes with the zip; what was seen first, and the newest tree of a database, must outlive what was
-    /// seen; and our own books are not cache.
-    Kept,
+/// Room that was booked for what is about to become visible.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a count may have missed what it stands for"]
+pub(super) struct Booking {
+    room: Room,
+    /// How many counts were begun by then.
+    begun: u64,
 }
+
+/// Removes a file. A test takes its time.
+type Remove<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
 
 impl Usage {
     pub(super) fn new(root: PathBuf, limit: Option<u64>, metrics: Arc<Metrics>) -> Self {
         let ledger = Ledger::open(&root.join(STATE_DIR));
-        let (limit_bytes, stopping) = (AtomicU64::new(0), AtomicBool::new(false));
-        let usage = Self { root, limit: limit_bytes, private: ArcSwap::default(), ledger, ghosts: Mutex::default(), stopping, metrics };
+        let usage = Self {
+            inventory: Inventory::new(root),
+            limit: AtomicU64::new(0),
+            ledger,
+            ghosts: Mutex::default(),
+            kept: Mutex::default(),
+            refused: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            metrics,
+        };
         usage.set_limit(limit);
-        usage.publish(usage.ledger.last());
+        usage.publish(usage.ledger.last().room);
         usage
     }
 
     pub(super) fn set_limit(&self, limit: Option<u64>) {
         self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
         self.metrics.cache_limit_bytes.set(limit.map_or(0, to_gauge));
     }
 
     /// Says which modules are private.
     pub(super) fn set_private(&self, modules: Patterns) {
-        self.private.store(Arc::new(modules));
+        self.inventory.set_private(modules);
     }
 
     /// How many bytes are made visible in one step: a small part of the limit.
@@ -79,34 +94,44 @@ impl Usage {
         size > share(self.limit(), LOW_WATERMARK)
     }
 
-    /// Whether the limit can be kept already: an earlier process left its figure.
+    /// Whether the limit can be kept already: an earlier process counted.
     pub(super) fn is_known(&self) -> bool {
-        self.ledger.was_there()
+        self.ledger.was_counted()
     }
 
     /// Counts what is on disk, for what processes that were killed left wrong. Takes as long as a walk over the folder.
     pub(super) fn scan(&self) {
         for _ in 0..SCANS {
-            let ((), before) = self.ledger.change(|_| ());
-            let mut found = Room::default();
-            walk(&self.root, &mut |_, metadata| {
-                found = found.plus(Room::of(metadata.len()));
-                !self.stopping.load(Ordering::Relaxed)
-            });
-            if self.stopping.load(Ordering::Relaxed) {
-                return;
-            }
-            // What came while it was counted may have been counted or not: rather twice than never.
-            let (since, room) = self.ledger.change(|room| {
-                let since = room.minus(before);
-                *room = found.plus(since);
-                since
-            });
-            self.publish(room);
+            let Some(since) = self.count(|| self.found()) else { return };
             if since.bytes <= self.limit() / 64 {
                 break;
             }
         }
+    }
+
+    /// Counts once. Returns what was booked meanwhile; nothing if `find` gave up.
+    fn count(&self, find: impl FnOnce() -> Option<Room>) -> Option<Room> {
+        let ((), before) = self.ledger.change(|figures| figures.begun += 1);
+        let found = find()?;
+        // What came while it was counted may have been counted or not: rather twice than never. What went may have been or
+        // not, too: it must not make up for what came.
+        let (since, after) = self.ledger.change(|figures| {
+            let since = figures.booked.minus(before.booked);
+            figures.room = found.plus(since);
+            figures.completed += 1;
+            since
+        });
+        self.publish(after.room);
+        Some(since)
+    }
+
+    fn found(&self) -> Option<Room> {
+        let mut found = Room::default();
+        self.inventory.walk(&mut |_, metadata| {
+            found = found.plus(Room::of(metadata.len()));
+            !self.stopping.load(Ordering::Relaxed)
+        });
+        (!self.stopping.load(Ordering::Relaxed)).then_some(found)
     }
 
     /// Ends a count that is under way, without a result.
@@ -115,27 +140,90 @@ impl Usage {
     }
 
     /// Books room for what is about to become visible, and evicts until there is some.
-    pub(super) fn reserve(&self, incoming: Room) {
-        let (limit, target) = (self.limit(), share(self.limit(), LOW_WATERMARK).saturating_sub(incoming.bytes));
-        let ((), room) = self.ledger.change(|room| {
-            if room.plus(incoming).bytes > limit {
-                for class in [Class::Zip, Class::Small, Class::PrivateZip] {
-                    self.evict(class, room, target);
-                }
-                if room.plus(incoming).bytes > limit {
-                    tracing::error!(limit, "nothing is left to evict, and the cache is above its limit");
-                }
-            }
-            *room = room.plus(incoming);
-        });
-        self.publish(room);
+    ///
+    /// # Errors
+    /// There is none, like on a full disk: nothing is booked.
+    pub(super) fn reserve(&self, incoming: Room) -> io::Result<Booking> {
+        self.reserve_by(incoming, &|path| fs::remove_file(path))
     }
 
-    /// Gives back room: of what did not become visible after all, or took another's place.
-    pub(super) fn release(&self, surplus: Room) {
-        if surplus != Room::default() {
-            self.publish(self.ledger.change(|room| *room = room.minus(surplus)).1);
+    /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,
+    /// and other processes have room to book too.
+    fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> io::Result<Booking> {
+        let mut booking = self.book(incoming);
+        let mut made = if self.is_above_limit() { self.make_room(incoming, remove) } else { Ok(()) };
+        if made.is_ok() && self.is_above_limit() {
+            // What may go is gone. Someone else removed files, and the figure is wrong; or there are some that can't be removed.
+            self.settle(booking, incoming);
+            self.scan();
+            booking = self.book(incoming);
+            if self.is_above_limit() {
+                made = Err(no_room("nothing is left that can be evicted, and the cache is above its limit: raise it"));
+            }
         }
+        if let Err(error) = made {
+            self.settle(booking, incoming);
+            if !self.refused.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, limit = self.limit(), "what is new is not kept");
+            }
+            return Err(error);
+        }
+        self.publish(self.ledger.last().room);
+        Ok(booking)
+    }
+
+    /// Evicts until there is some room to spare, unless what must be kept leaves none: to evict the rest would change nothing.
+    fn make_room(&self, incoming: Room, remove: Remove<'_>) -> io::Result<()> {
+        let target = share(self.limit(), LOW_WATERMARK);
+        let is_hopeless = |kept: Room| kept.plus(incoming).bytes > target;
+        let refusal = || no_room("what must be kept leaves no room below the cache's limit: raise it");
+        // The batch before this one was refused a moment ago.
+        if self.kept().is_some_and(|(since, kept)| since.elapsed() < KEPT_FOR && is_hopeless(kept)) {
+            return Err(refusal());
+        }
+        for class in [Class::Zip, Class::Small, Class::PrivateZip] {
+            if self.ledger.last().room.bytes <= target {
+                break;
+            }
+            let (objects, kept) = self.inventory.objects(class);
+            *self.kept() = Some((Instant::now(), kept));
+            if is_hopeless(kept) {
+                return Err(refusal());
+            }
+            self.evict(class, objects, target, remove);
+        }
+        Ok(())
+    }
+
+    /// To be told when what was booked is visible. `surplus` is free again: what did not become visible after all, or took
+    /// another's place.
+    pub(super) fn settle(&self, booking: Booking, surplus: Room) {
+        let settle = |figures: &mut Figures| {
+            // A count that began meanwhile may have looked before there was anything to see: rather twice than never.
+            if figures.begun != booking.begun {
+                figures.book(booking.room);
+            }
+            figures.room = figures.room.minus(surplus);
+        };
+        self.publish(self.ledger.change(settle).1.room);
+    }
+
+    fn book(&self, room: Room) -> Booking {
+        let begun = self.ledger.change(|figures| figures.book(room)).1.begun;
+        Booking { room, begun }
+    }
+
+    /// Gives back the room of files that were there when so many counts were completed. Returns how many are by now.
+    fn release(&self, freed: Room, completed: u64) -> u64 {
+        let release = |figures: &mut Figures| {
+            // A count that was completed meanwhile may have missed them already: rather twice than never.
+            if figures.completed == completed {
+                figures.room = figures.room.minus(freed);
+            }
+        };
+        let ((), figures) = self.ledger.change(release);
+        self.publish(figures.room);
+        figures.completed
     }
 
     /// Gives a file that is about to appear under its path its time and its first count of uses.
@@ -146,71 +234,48 @@ impl Usage {
         }
     }
 
-    /// Removes objects of a class until no more than `target` bytes are left.
-    fn evict(&self, class: Class, room: &mut Room, target: u64) {
-        if room.bytes <= target {
-            return;
-        }
-        let mut evicted = 0_u64;
-        for object in in_order(self.objects(class), share(self.limit(), PROBATION)) {
-            if room.bytes <= target {
+    /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
+    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) {
+        let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
+        for object in in_order(objects, share(self.limit(), PROBATION)) {
+            if self.ledger.last().room.minus(freed).bytes <= target {
                 break;
             }
-            // The zip before its hash: a visible zip always has one.
-            if let Err(error) = fs::remove_file(&object.path) {
-                tracing::warn!(%error, path = %object.path.display(), "can't evict");
+            if class == Class::Small && is_hash(&object.path) && !is_orphan(&object.path) {
                 continue;
             }
-            let mut freed = Room::of(object.size);
-            let hash_file = object.path.with_extension("ziphash");
-            if class != Class::Small && fs::remove_file(&hash_file).is_ok() {
-                freed = freed.plus(Room::of(1));
+            // The zip before its hash: a visible zip always has one.
+            match remove(&object.path) {
+                Ok(()) => {}
+                // Another process was faster, and gives back the room.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    tracing::warn!(%error, path = %object.path.display(), "can't evict");
+                    continue;
+                }
             }
-            *room = room.minus(freed);
+            let mut room = Room::of(object.size);
+            let hash_file = object.path.with_extension("ziphash");
+            if class != Class::Small && remove(&hash_file).is_ok() {
+                room = room.plus(Room::of(1));
+            }
+            self.inventory.remove_empty_folders(&object.path);
             self.metrics.evictions.inc();
-            self.metrics.evicted_bytes.inc_by(freed.bytes);
+            self.metrics.evicted_bytes.inc_by(room.bytes);
             self.metrics.evicted_age.set(to_gauge(object.age()));
             self.ghosts().remember(&object.path);
             evicted += 1;
+            freed = freed.plus(room);
+            if freed.bytes >= share(self.limit(), STEP) {
+                completed = self.release(std::mem::take(&mut freed), completed);
+            }
         }
+        self.release(freed, completed);
         tracing::info!(evicted, "evicted objects to make room");
     }
 
-    fn objects(&self, class: Class) -> Vec<Object> {
-        let mut objects = Vec::new();
-        walk(&self.root, &mut |path, metadata| {
-            if self.class(&path) == class {
-                objects.push(Object::new(path, metadata));
-            }
-            true
-        });
-        objects
-    }
-
-    fn class(&self, path: &Path) -> Class {
-        let has_extension = |extension: &str| path.extension().is_some_and(|e| e == extension);
-        match path.strip_prefix(self.root.join(STATE_DIR)) {
-            Ok(state) if state.starts_with("mutable") => Class::Small,
-            Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
-            Ok(_) => Class::Kept,
-            Err(_) if has_extension("zip") => {
-                if self.is_private(path) {
-                    Class::PrivateZip
-                } else {
-                    Class::Zip
-                }
-            }
-            Err(_) if has_extension("ziphash") => Class::Kept,
-            Err(_) => Class::Small,
-        }
-    }
-
-    /// Whether a file is one of a private module.
-    fn is_private(&self, path: &Path) -> bool {
-        let private = self.private.load();
-        let below = path.strip_prefix(&self.root).ok().filter(|_| !private.is_empty());
-        let escaped = below.and_then(Path::to_str).and_then(|below| below.split_once("/@v/"));
-        escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
+    fn is_above_limit(&self) -> bool {
+        self.ledger.last().room.bytes > self.limit()
     }
 
     fn limit(&self) -> u64 {
@@ -222,27 +287,17 @@ impl Usage {
         self.metrics.cache_objects.set(to_gauge(room.objects));
     }
 
+    fn kept(&self) -> MutexGuard<'_, Option<(Instant, Room)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ghosts(&self) -> MutexGuard<'_, Ghosts> {
         self.ghosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Every regular file but the temporary ones, as long as `visit` says to go on.
-fn walk(root: &Path, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) {
-    let mut folders = vec![root.to_owned()];
-    let tmp = root.join(STATE_DIR).join("tmp");
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_file() {
-                if !visit(entry.path(), &metadata) {
-                    return;
-                }
-            } else if metadata.is_dir() && entry.path() != tmp {
-                folders.push(entry.path());
-            }
-        }
-    }
+fn no_room(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, why)
 }
 
 fn share(limit: u64, part: f64) -> u64 {
@@ -257,134 +312,4 @@ fn to_gauge(figure: u64) -> i64 {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::super::eviction::count_use;
-    use super::*;
-
-    const BLOCK: u64 = 4096;
-
-    fn account(root: &Path, blocks: u64) -> Usage {
-        fs::create_dir_all(root.join(STATE_DIR)).unwrap();
-        Usage::new(root.to_owned(), Some(blocks * BLOCK), Arc::new(Metrics::new().unwrap()))
-    }
-
-    fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
-        let path = root.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        usage.reserve(Room { bytes: blocks * BLOCK, objects: 1 });
-        fs::write(&path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
-        usage.stamp_new(&path, &path);
-    }
-
-    fn on_disk(root: &Path) -> u64 {
-        let mut bytes = 0;
-        walk(root, &mut |path, metadata| {
-            bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
-            true
-        });
-        bytes
-    }
-
-    #[test]
-    fn the_limit_holds_and_what_is_used_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 10);
-        put(&usage, folder.path(), "a.example/hot/@v/v1.0.0.zip", 1);
-        count_use(&File::open(folder.path().join("a.example/hot/@v/v1.0.0.zip")).unwrap()).unwrap();
-        for i in 0..40 {
-            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
-            assert!(on_disk(folder.path()) <= 10 * BLOCK);
-        }
-        assert!(folder.path().join("a.example/hot/@v/v1.0.0.zip").exists());
-        assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
-    }
-
-    #[test]
-    fn two_processes_keep_one_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        let (one, two) = (account(folder.path(), 10), account(folder.path(), 10));
-        for i in 0..20 {
-            put(&one, folder.path(), &format!("a.example/one{i}/@v/v1.0.0.zip"), 1);
-            put(&two, folder.path(), &format!("a.example/two{i}/@v/v1.0.0.zip"), 1);
-            assert!(on_disk(folder.path()) <= 10 * BLOCK);
-        }
-    }
-
-    #[test]
-    fn a_scan_counts_what_is_there_and_a_restart_knows_it_without_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.example/m/@v/v1.0.0.zip");
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, vec![0; 5_000]).unwrap();
-        let usage = account(folder.path(), 10);
-        assert!(!usage.is_known());
-        usage.scan();
-        let restarted = account(folder.path(), 10);
-        assert!(restarted.is_known());
-        // The zip, and the account itself.
-        assert_eq!(restarted.ledger.last(), Room { bytes: 3 * BLOCK, objects: 2 });
-    }
-
-    #[test]
-    fn a_restart_remembers_uses() {
-        let folder = tempfile::tempdir().unwrap();
-        put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
-        let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
-        assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
-        assert_eq!(account(folder.path(), 10).objects(Class::Zip).first().map(|o| o.uses), Some(1));
-    }
-
-    #[test]
-    fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 6);
-        let [first_seen, latest, tile, list] = [
-            "first-seen/a.example/m/@v/v1.0.0.zip",
-            "sumdb/d.example/latest",
-            "sumdb/d.example/tile/8/0/000",
-            "mutable/a.example/m/@v/list",
-        ]
-        .map(|name| format!(".gomodcache/{name}"));
-        for name in [&first_seen, &latest, &tile, &list] {
-            put(&usage, folder.path(), name, 1);
-        }
-        for i in 0..5 {
-            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
-        }
-        assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists(), "zips go first");
-        put(&usage, folder.path(), "a.example/large/@v/v1.0.0.zip", 3);
-        let exists = |name: &str| folder.path().join(name).exists();
-        assert!(exists(&first_seen) && exists(&latest));
-        assert!(!exists(&tile) && !exists(&list));
-    }
-
-    #[test]
-    fn zips_go_before_the_rest_and_take_their_hash_along() {
-        let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 5);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.ziphash", 1);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 2);
-        put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
-        let exists = |name: &str| folder.path().join(name).exists();
-        assert!(exists("a.example/m/@v/v1.0.0.mod"));
-        assert!(!exists("a.example/m/@v/v1.0.0.zip") && !exists("a.example/m/@v/v1.0.0.ziphash"));
-    }
-
-    #[test]
-    fn the_zips_of_private_modules_go_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let usage = account(folder.path(), 5);
-        usage.set_private(Patterns::parse(["corp.example/*"]).unwrap().ignoring_case());
-        put(&usage, folder.path(), "corp.example/!m/@v/v1.0.0.zip", 2);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
-        put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
-        put(&usage, folder.path(), "corp.example/n/@v/v1.0.0.zip", 2);
-        let exists = |name: &str| folder.path().join(name).exists();
-        assert!(exists("corp.example/!m/@v/v1.0.0.zip") && exists("corp.example/n/@v/v1.0.0.zip"));
-        assert!(!exists("a.example/m/@v/v1.0.0.zip"));
-        put(&usage, folder.path(), "corp.example/o/@v/v1.0.0.zip", 2);
-        assert!(exists("corp.example/o/@v/v1.0.0.zip"));
-        assert_ne!(exists("corp.example/!m/@v/v1.0.0.zip"), exists("corp.example/n/@v/v1.0.0.zip"), "one of the two made room");
-    }
-}
+mod tests;

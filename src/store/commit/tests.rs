@@ -75,3 +75,34 @@ async fn many_small_objects_hold_up_the_next_download_once_and_a_dead_disk_no_ot
     committer.backlog.send_modify(|backlog| backlog.leave(1, 1));
     assert!(took().await < committer.patience, "it has caught up");
 }
+
+#[tokio::test]
+async fn what_finds_no_room_beside_what_must_be_kept_is_answered_like_what_a_full_disk_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join(".gomodcache/first-seen/corp.example/m/@v/v1.0.0.zip");
+    fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    fs::write(&kept, vec![0; 1 << 20]).unwrap();
+    let tmp = folder.path().join(".gomodcache/tmp");
+    fs::create_dir_all(&tmp).unwrap();
+    let usage = Arc::new(Usage::new(folder.path().to_owned(), Some(1 << 20), Arc::new(Metrics::new().unwrap())));
+    let committer = Committer::start(tmp, usage).unwrap();
+    let (done, result) = oneshot::channel();
+    let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
+    committer.send(Commit { content: Content::Bytes(Bytes::from_static(b"module a.example/m\n")), to: to.clone(), done }).unwrap();
+    assert_eq!(result.await.unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert!(!to.exists() && committer.backlog.borrow().commits <= 1);
+}
+
+#[test]
+fn a_folder_that_another_process_removed_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = Usage::new(folder.path().to_owned(), None, Arc::new(Metrics::new().unwrap()));
+    let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
+    let mut folders = BTreeSet::new();
+    for _ in 0..2 {
+        let staged = Staged { temp: Temp::Own(write(b"x", folder.path()).unwrap()), to: to.clone() };
+        rename(staged, &mut folders, &usage).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"x");
+        fs::remove_dir_all(folder.path().join("a.example")).unwrap();
+    }
+}

@@ -1,0 +1,126 @@
+//! What lies in a cache folder, and what becomes of each file when room is needed. What goes first of a class is decided in
+//! `eviction.rs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use super::eviction::Object;
+use super::ledger::Room;
+use super::{ABANDONED, STATE_DIR};
+use crate::gomod::{ModulePath, Patterns};
+
+/// The files of one cache folder.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    root: PathBuf,
+    private: ArcSwap<Patterns>,
+}
+
+/// What becomes of a file when room is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// They are what fills a disk, and a graph of requirements needs only the rest. What is broken is worth no more.
+    Zip,
+    /// Files of versions, lists, and what a checksum database said: all of it can be had again.
+    Small,
+    /// A zip of a private module: nobody in the world has another copy, so it goes last.
+    PrivateZip,
+    /// The hash of a zip goes with the zip.
+    Hash,
+    /// What was seen first, and the newest tree of a database, must outlive what was seen; and our own books are not cache.
+    Kept,
+}
+
+impl Inventory {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root, private: ArcSwap::default() }
+    }
+
+    /// Says which modules are private.
+    pub(super) fn set_private(&self, modules: Patterns) {
+        self.private.store(Arc::new(modules));
+    }
+
+    /// Every regular file but the temporary ones, as long as `visit` says to go on.
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) {
+        let mut folders = vec![self.root.clone()];
+        let tmp = self.root.join(STATE_DIR).join("tmp");
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_file() {
+                    if !visit(entry.path(), &metadata) {
+                        return;
+                    }
+                } else if metadata.is_dir() && entry.path() != tmp {
+                    folders.push(entry.path());
+                }
+            }
+        }
+    }
+
+    /// The objects of a class, and the room of what must be kept.
+    pub(super) fn objects(&self, wanted: Class) -> (Vec<Object>, Room) {
+        let (mut objects, mut kept) = (Vec::new(), Room::default());
+        self.walk(&mut |path, metadata| {
+            match self.class(&path) {
+                Class::Kept => kept = kept.plus(Room::of(metadata.len())),
+                Class::Hash if wanted == Class::Small && is_orphan(&path) => objects.push(Object::new(path, metadata)),
+                class if class == wanted => objects.push(Object::new(path, metadata)),
+                _ => {}
+            }
+            true
+        });
+        (objects, kept)
+    }
+
+    fn class(&self, path: &Path) -> Class {
+        match path.strip_prefix(self.root.join(STATE_DIR)) {
+            Ok(state) if state.starts_with("mutable") => Class::Small,
+            Ok(state) if state.starts_with("sumdb") && !state.ends_with("latest") => Class::Small,
+            Ok(state) if state.starts_with("quarantine") => Class::Zip,
+            Ok(_) => Class::Kept,
+            Err(_) if path.extension().is_some_and(|extension| extension == "zip") => {
+                if self.is_private(path) {
+                    Class::PrivateZip
+                } else {
+                    Class::Zip
+                }
+            }
+            Err(_) if is_hash(path) => Class::Hash,
+            Err(_) => Class::Small,
+        }
+    }
+
+    /// Whether a file is one of a private module.
+    fn is_private(&self, path: &Path) -> bool {
+        let private = self.private.load();
+        let below = path.strip_prefix(&self.root).ok().filter(|_| !private.is_empty());
+        let escaped = below.and_then(Path::to_str).and_then(|below| below.split_once("/@v/"));
+        escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
+    }
+
+    /// Removes the folders that a file was the last in. A commit makes them again.
+    pub(super) fn remove_empty_folders(&self, file: &Path) {
+        for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+            // The first that is not empty ends it.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+pub(super) fn is_hash(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "ziphash")
+}
+
+/// Whether a hash outlived its zip. A new one has its zip in a moment, if its process lives.
+pub(super) fn is_orphan(hash: &Path) -> bool {
+    let age = fs::metadata(hash).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
+    age.is_some_and(|age| age > ABANDONED) && hash.with_extension("zip").try_exists().is_ok_and(|there| !there)
+}

@@ -1,0 +1,318 @@
+use super::*;
+use crate::store::ABANDONED;
+use crate::store::eviction::count_use;
+
+const BLOCK: u64 = 4096;
+
+fn account(root: &Path, blocks: u64) -> Usage {
+    fs::create_dir_all(root.join(STATE_DIR)).unwrap();
+    Usage::new(root.to_owned(), Some(blocks * BLOCK), Arc::new(Metrics::new().unwrap()))
+}
+
+fn put(usage: &Usage, root: &Path, name: &str, blocks: u64) {
+    let path = root.join(name);
+    let booking = usage.reserve(room(blocks)).unwrap();
+    write(&path, blocks);
+    usage.stamp_new(&path, &path);
+    usage.settle(booking, Room::default());
+}
+
+fn room(blocks: u64) -> Room {
+    Room { bytes: blocks * BLOCK, objects: 1 }
+}
+
+fn write(path: &Path, blocks: u64) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, vec![0; usize::try_from(blocks * BLOCK).unwrap()]).unwrap();
+}
+
+fn on_disk(root: &Path) -> u64 {
+    let mut bytes = 0;
+    Inventory::new(root.to_owned()).walk(&mut |path, metadata| {
+        bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
+        true
+    });
+    bytes
+}
+
+#[test]
+fn the_limit_holds_and_what_is_used_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/hot/@v/v1.0.0.zip", 1);
+    count_use(&File::open(folder.path().join("a.example/hot/@v/v1.0.0.zip")).unwrap()).unwrap();
+    for i in 0..40 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+        assert!(on_disk(folder.path()) <= 10 * BLOCK);
+    }
+    assert!(folder.path().join("a.example/hot/@v/v1.0.0.zip").exists());
+    assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists());
+}
+
+#[test]
+fn two_processes_keep_one_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (account(folder.path(), 10), account(folder.path(), 10));
+    for i in 0..20 {
+        put(&one, folder.path(), &format!("a.example/one{i}/@v/v1.0.0.zip"), 1);
+        put(&two, folder.path(), &format!("a.example/two{i}/@v/v1.0.0.zip"), 1);
+        assert!(on_disk(folder.path()) <= 10 * BLOCK);
+    }
+}
+
+#[test]
+fn a_scan_counts_what_is_there_and_a_restart_knows_it_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.example/m/@v/v1.0.0.zip");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, vec![0; 5_000]).unwrap();
+    let usage = account(folder.path(), 10);
+    assert!(!usage.is_known());
+    usage.scan();
+    let restarted = account(folder.path(), 10);
+    assert!(restarted.is_known());
+    // The zip, and the account itself.
+    assert_eq!(restarted.ledger.last().room, Room { bytes: 3 * BLOCK, objects: 2 });
+}
+
+#[test]
+fn a_first_count_that_was_given_up_leaves_a_figure_that_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("a.example/m/@v/v1.0.0.zip"), 5);
+    let killed = account(folder.path(), 10);
+    killed.stop();
+    killed.scan();
+    put(&killed, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
+    assert!(!account(folder.path(), 10).is_known());
+    account(folder.path(), 10).scan();
+    assert!(account(folder.path(), 10).is_known());
+}
+
+#[test]
+fn a_count_has_all_that_was_committed_meanwhile_though_more_was_evicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 100);
+    put(&usage, folder.path(), "a.example/stays/@v/v1.0.0.zip", 5);
+    put(&usage, folder.path(), "a.example/goes/@v/v1.0.0.zip", 5);
+    let since = usage.count(|| {
+        // The new one comes where the count was already, and what goes is where it was not yet.
+        put(&usage, folder.path(), "a.example/comes/@v/v1.0.0.zip", 2);
+        fs::remove_file(folder.path().join("a.example/goes/@v/v1.0.0.zip")).unwrap();
+        usage.ledger.change(|figures| figures.room = figures.room.minus(room(5)));
+        Some(room(5))
+    });
+    let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
+    assert!(figure >= left, "{figure}, and {left} are on disk");
+    assert_eq!(since, Some(room(2)));
+}
+
+#[test]
+fn a_count_that_began_before_what_was_booked_was_visible_does_not_lose_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (account(folder.path(), 100), account(folder.path(), 100));
+    let booking = one.reserve(room(2)).unwrap();
+    two.count(|| Some(Room::default()));
+    write(&folder.path().join("a.example/m/@v/v1.0.0.zip"), 2);
+    one.settle(booking, Room::default());
+    assert_eq!(account(folder.path(), 100).ledger.last().room, room(2));
+}
+
+#[test]
+fn an_eviction_that_takes_long_holds_up_nobody_and_loses_no_booking() {
+    let folder = tempfile::tempdir().unwrap();
+    let (slow, other) = (account(folder.path(), 100), account(folder.path(), 100));
+    for i in 0..98 {
+        put(&slow, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let (evicting, begun) = std::sync::mpsc::channel();
+    let (go_on, held) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (slow, path) = (&slow, folder.path().join("a.example/slow/@v/v1.0.0.zip"));
+        scope.spawn(move || {
+            let hold_up = |path: &Path| {
+                // It fails when nobody listens any more: only the first is held up.
+                if evicting.send(()).is_ok() {
+                    held.recv().unwrap();
+                }
+                fs::remove_file(path)
+            };
+            let booking = slow.reserve_by(room(5), &hold_up).unwrap();
+            write(&path, 5);
+            slow.settle(booking, Room::default());
+        });
+        begun.recv().unwrap();
+        drop(begun);
+        for i in 0..2 {
+            put(&other, folder.path(), &format!("a.example/other{i}/@v/v1.0.0.zip"), 1);
+        }
+        go_on.send(()).unwrap();
+    });
+    let left = on_disk(folder.path());
+    assert_eq!(account(folder.path(), 100).ledger.last().room.bytes, left);
+    assert!((85 * BLOCK..=100 * BLOCK).contains(&left), "{left}: the two removed what one had to");
+}
+
+#[test]
+fn a_count_that_misses_already_what_is_being_evicted_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (usage, other) = (account(folder.path(), 10), account(folder.path(), 10));
+    for i in 0..10 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let counted = std::cell::Cell::new(false);
+    let remove = |path: &Path| {
+        fs::remove_file(path)?;
+        if !counted.replace(true) {
+            other.scan();
+        }
+        Ok(())
+    };
+    let booking = usage.reserve_by(room(1), &remove).unwrap();
+    write(&folder.path().join("a.example/new/@v/v1.0.0.zip"), 1);
+    usage.settle(booking, Room::default());
+    let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
+    // The account itself was counted, too.
+    assert_eq!(figure, left + BLOCK);
+}
+
+#[test]
+fn a_restart_remembers_uses() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+    let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
+    assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
+    assert_eq!(account(folder.path(), 10).inventory.objects(Class::Zip).0.first().map(|o| o.uses), Some(1));
+}
+
+#[test]
+fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 7);
+    // The account itself, which must be kept, too.
+    usage.scan();
+    let [first_seen, latest, tile, list] =
+        ["first-seen/a.example/m/@v/v1.0.0.zip", "sumdb/d.example/latest", "sumdb/d.example/tile/8/0/000", "mutable/a.example/m/@v/list"]
+            .map(|name| format!(".gomodcache/{name}"));
+    for name in [&first_seen, &latest, &tile, &list] {
+        put(&usage, folder.path(), name, 1);
+    }
+    for i in 0..5 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    assert!(!folder.path().join("a.example/m0/@v/v1.0.0.zip").exists(), "zips go first");
+    put(&usage, folder.path(), "a.example/large/@v/v1.0.0.zip", 3);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists(&first_seen) && exists(&latest));
+    assert!(!exists(&tile) && !exists(&list));
+}
+
+#[test]
+fn zips_go_before_the_rest_and_take_their_hash_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 5);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.ziphash", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists("a.example/m/@v/v1.0.0.mod"));
+    assert!(!exists("a.example/m/@v/v1.0.0.zip") && !exists("a.example/m/@v/v1.0.0.ziphash"));
+}
+
+#[test]
+fn the_zips_of_private_modules_go_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 5);
+    usage.set_private(Patterns::parse(["corp.example/*"]).unwrap().ignoring_case());
+    put(&usage, folder.path(), "corp.example/!m/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "corp.example/n/@v/v1.0.0.zip", 2);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(exists("corp.example/!m/@v/v1.0.0.zip") && exists("corp.example/n/@v/v1.0.0.zip"));
+    assert!(!exists("a.example/m/@v/v1.0.0.zip"));
+    put(&usage, folder.path(), "corp.example/o/@v/v1.0.0.zip", 2);
+    assert!(exists("corp.example/o/@v/v1.0.0.zip"));
+    assert_ne!(exists("corp.example/!m/@v/v1.0.0.zip"), exists("corp.example/n/@v/v1.0.0.zip"), "one of the two made room");
+}
+
+#[test]
+fn what_must_be_kept_and_leaves_no_room_costs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    usage.set_private(Patterns::parse(["corp.example/*"]).unwrap());
+    put(&usage, folder.path(), ".gomodcache/first-seen/corp.example/m/@v/v1.0.0.zip", 7);
+    let others = ["a.example/m/@v/v1.0.0.mod", "a.example/m/@v/v1.0.0.zip", "corp.example/m/@v/v1.0.0.zip"];
+    for name in others {
+        put(&usage, folder.path(), name, 1);
+    }
+    for _ in 0..2 {
+        let refused = usage.reserve(room(3)).map(drop).map_err(|error| error.kind());
+        assert_eq!(refused, Err(io::ErrorKind::StorageFull));
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+    }
+    assert_eq!(usage.ledger.last().room.bytes, 10 * BLOCK, "what is refused is not booked");
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
+    assert!(on_disk(folder.path()) <= 9 * BLOCK, "what fits beside it takes the place of others");
+}
+
+#[test]
+fn what_cannot_be_removed_lets_nothing_come_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    for i in 0..10 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let refused = usage.reserve_by(room(1), &|_| Err(io::ErrorKind::PermissionDenied.into())).map(drop);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+    assert_eq!(on_disk(folder.path()), 10 * BLOCK);
+}
+
+#[test]
+fn what_someone_else_removed_is_not_counted_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 9);
+    fs::remove_file(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 2);
+    // And the account itself.
+    assert_eq!(usage.ledger.last().room.bytes, on_disk(folder.path()) + BLOCK);
+}
+
+#[test]
+fn a_hash_whose_zip_is_gone_goes_and_one_whose_zip_may_be_on_its_way_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 6);
+    let [orphan, fresh, zip] = ["orphan/@v/v1.0.0.ziphash", "fresh/@v/v1.0.0.ziphash", "m/@v/v1.0.0.zip"].map(|name| {
+        put(&usage, folder.path(), &format!("a.example/{name}"), 1);
+        folder.path().join("a.example").join(name)
+    });
+    File::options().write(true).open(&orphan).unwrap().set_modified(std::time::SystemTime::now() - ABANDONED * 2).unwrap();
+    put(&usage, folder.path(), ".gomodcache/first-seen/a.example/n/@v/v1.0.0.zip", 2);
+    put(&usage, folder.path(), ".gomodcache/first-seen/a.example/o/@v/v1.0.0.zip", 2);
+    assert!(!orphan.exists() && !zip.exists() && fresh.exists());
+}
+
+#[test]
+fn what_is_in_quarantine_makes_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 6);
+    put(&usage, folder.path(), ".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod", 3);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.mod", 2);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.mod", 2);
+    assert!(!folder.path().join(".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod").exists());
+    assert!(folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
+}
+
+#[test]
+fn a_folder_goes_with_its_last_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 4);
+    put(&usage, folder.path(), "a.example/n/@v/v1.0.0.mod", 1);
+    put(&usage, folder.path(), "b.example/o/@v/v1.0.0.zip", 4);
+    put(&usage, folder.path(), "c.example/p/@v/v1.0.0.zip", 7);
+    let exists = |name: &str| folder.path().join(name).exists();
+    assert!(!exists("a.example/m") && !exists("b.example"));
+    assert!(exists("a.example/n/@v/v1.0.0.mod") && exists("c.example/p/@v/v1.0.0.zip"));
+}
