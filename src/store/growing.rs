@@ -33,7 +33,23 @@ impl Progress {
     /// How many bytes may be shown now.
     #[must_use]
     pub fn visible(&self) -> u64 {
-        if self.end == Some(true) { self.written } else { self.written.saturating_sub(HELD_BACK) }
+        if self.end == Some(true) {
+            return self.written;
+        }
+        // A client that was told the length takes so many bytes for the whole, whatever follows them.
+        self.written.min(self.length.unwrap_or(u64::MAX)).saturating_sub(HELD_BACK)
+    }
+
+    /// Whether so many bytes more are more than the length.
+    #[must_use]
+    pub fn is_exceeded_by(&self, more: u64) -> bool {
+        self.length.is_some_and(|length| self.written.saturating_add(more) > length)
+    }
+
+    /// Whether as many bytes are here as were promised, if any were.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.length.is_none_or(|length| length == self.written)
     }
 }
 
@@ -147,11 +163,15 @@ impl Growing {
     }
 
     /// Sets the whole length that the upstream promised. `false`: a client was promised another one, and would take the
-    /// beginning of a longer file for the whole.
+    /// beginning of a longer file for the whole; or there are more bytes already.
     #[must_use]
     pub fn promise(&self, length: Option<u64>) -> bool {
         let shown = self.shown();
-        let before = self.progress().length.filter(|_| *shown);
+        let now = self.progress();
+        if length.is_some_and(|length| length < now.written) {
+            return false;
+        }
+        let before = now.length.filter(|_| *shown);
         if before.is_some() {
             return length.is_none() || length == before;
         }
@@ -364,6 +384,27 @@ mod tests {
         assert!(growing.show() && growing.promise(Some(200_000)) && growing.promise(None));
         assert!(!growing.promise(Some(300_000)));
         assert_eq!(growing.progress().length, Some(200_000));
+    }
+
+    #[tokio::test]
+    async fn a_length_is_not_shorter_than_what_is_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        growing.append(vec![Bytes::from(vec![1; 100_000])]).await.unwrap();
+        assert!(growing.show() && !growing.promise(Some(99_999)));
+        assert_eq!(growing.progress().length, None);
+        assert!(growing.promise(Some(100_000)));
+    }
+
+    #[tokio::test]
+    async fn however_much_follows_the_last_of_the_promised_bytes_wait_for_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        assert!(growing.promise(Some(100_000)));
+        growing.append(vec![Bytes::from(vec![1; 300_000])]).await.unwrap();
+        assert_eq!(growing.progress().visible(), 100_000 - HELD_BACK);
+        growing.end(false);
+        assert_eq!(growing.progress().visible(), 100_000 - HELD_BACK);
     }
 
     #[tokio::test]
