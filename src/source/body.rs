@@ -203,7 +203,7 @@ impl Upstream {
             Ok(from) => match &wanted.file {
                 Some(to) => {
                     let other_length = || self.fault(Class::Verification, "the zip's length changed while it was read".to_owned());
-                    if !to.restart().map_err(local)? {
+                    if !to.restart().await.map_err(local)? {
                         return Err(self.fault(Class::Verification, "broke off, and a client has the beginning".to_owned()).into());
                     }
                     if !to.promise(from.metadata().await.ok().map(|metadata| metadata.len())) {
