@@ -96,7 +96,8 @@ impl Downloads {
     }
 
     /// Joins a download that has not failed, or starts one. One that has ended was fetched this moment: it is also good for what
-    /// changes. The flag says that it was started here; then `run` makes the task.
+    /// changes. The flag says that it was started here; then `run` makes the task. Everybody waits for `growing`, so it must not wait
+    /// for a disk.
     pub(super) fn join_or_start(
         self: &Arc<Self>,
         request: &Request,

@@ -57,7 +57,7 @@ impl Upstream {
             (StatusCode::OK, _) => {
                 // A weak tag says nothing about bytes.
                 transfer.tag = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/")).cloned();
-                let skip = start_again(wanted)?;
+                let skip = start_again(wanted).await?;
                 self.accept(response, wanted, skip).await
             }
             (StatusCode::PARTIAL_CONTENT, _) if here(wanted) > 0 && starts_at(&response, here(wanted)) => {
@@ -112,9 +112,9 @@ fn here(wanted: &Wanted) -> u64 {
 }
 
 /// Makes ready for a whole answer: forgets what is here, or says how much of it a client has seen the like of already.
-fn start_again(wanted: &Wanted) -> Result<u64, FetchError> {
+async fn start_again(wanted: &Wanted) -> Result<u64, FetchError> {
     let Some(file) = &wanted.file else { return Ok(0) };
-    let forgotten = file.restart().map_err(|e| FetchError::Local(e.to_string()))?;
+    let forgotten = file.restart().await.map_err(|e| FetchError::Local(e.to_string()))?;
     Ok(if forgotten { 0 } else { here(wanted) })
 }
 

@@ -82,7 +82,7 @@ impl Upstream {
         let here = file.progress().written;
         let too_large = || self.fault(Class::Verification, format!("answered with more than {MAX_ZIP_BYTES} bytes"));
         // A whole answer counts from zero, a partial one from where it goes on.
-        let promised = response.content_length().map(|rest| if skip > 0 { rest } else { here + rest });
+        let promised = response.content_length().map(|rest| if skip > 0 { rest } else { here.saturating_add(rest) });
         if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
             return Err(too_large().into());
         }
@@ -94,10 +94,7 @@ impl Upstream {
         loop {
             let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
                 Ok(Some(ready)) => ready,
-                Ok(None) => {
-                    let end = file.progress();
-                    return if end.length.is_none_or(|length| length == end.written) { Ok(()) } else { Err(other_length().into()) };
-                }
+                Ok(None) => return if file.progress().is_whole() { Ok(()) } else { Err(other_length().into()) },
                 Err(_) => return Err(self.silent().into()),
             };
             let mut good = Vec::with_capacity(ready.len());
@@ -114,8 +111,13 @@ impl Upstream {
                 }
             }
             let received: u64 = good.iter().map(|piece| piece.len() as u64).sum();
-            if file.progress().written + received > MAX_ZIP_BYTES {
+            let now = file.progress();
+            if now.written + received > MAX_ZIP_BYTES {
                 return Err(too_large().into());
+            }
+            // An answer without a length of its own goes on with a file that has one.
+            if now.is_exceeded_by(received) {
+                return Err(other_length().into());
             }
             file.append(good).await.map_err(|e| FetchError::Local(e.to_string()))?;
             if let Some(error) = broken {
@@ -200,14 +202,23 @@ impl Upstream {
         match opened {
             Ok(from) => match &wanted.file {
                 Some(to) => {
-                    to.restart().map_err(local)?;
+                    let other_length = || self.fault(Class::Verification, "the zip's length changed while it was read".to_owned());
+                    if !to.restart().await.map_err(local)? {
+                        return Err(self.fault(Class::Verification, "broke off, and a client has the beginning".to_owned()).into());
+                    }
                     if !to.promise(from.metadata().await.ok().map(|metadata| metadata.len())) {
-                        return Err(self.fault(Class::Verification, "the zip's length changed while it was read".to_owned()).into());
+                        return Err(other_length().into());
                     }
                     let mut pieces = tokio_util::io::ReaderStream::with_capacity(from, 1 << 20);
                     while let Some(piece) = pieces.next().await {
                         let piece = piece.map_err(|e| self.fault(Class::Connect, e.to_string()))?;
+                        if to.progress().is_exceeded_by(piece.len() as u64) {
+                            return Err(other_length().into());
+                        }
                         to.append(vec![piece]).await.map_err(local)?;
+                    }
+                    if !to.progress().is_whole() {
+                        return Err(other_length().into());
                     }
                     self.check_zip(wanted).await
                 }
@@ -265,9 +276,14 @@ fn is_html(response: &Response) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
+    use super::super::Journal;
+    use super::super::upstream::Shared;
     use super::*;
+    use crate::config::{self, Fallback, Resolution, Timeouts};
+    use crate::gomod::ModulePath;
     use crate::store::Store;
     use crate::telemetry::Metrics;
 
@@ -281,6 +297,57 @@ mod tests {
         }
         assert_eq!((words(b"not found\n"), words(b"\xff")), (Some("not found\n"), None));
         assert_eq!(words(b"cut off by the upstream \xc3"), None);
+    }
+
+    /// An upstream in a folder, and a zip that it is asked for.
+    fn local(folder: &Path) -> (Upstream, Wanted) {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::open(&folder.join("cache"), None, &metrics).unwrap();
+        let config = config::Upstream {
+            url: url::Url::from_directory_path(folder).unwrap(),
+            fallback: Fallback::OnNotFound,
+            credential: None,
+            redirect_hosts: Vec::new(),
+            internal: true,
+            ca_bundle: None,
+            timeouts: Timeouts::default(),
+        };
+        let resolution = Resolution::System { private_addresses: true };
+        let shared = Shared { resolution: &resolution, proxy: None, metrics: &metrics, journal: &Arc::new(Journal::default()) };
+        let wanted = Wanted {
+            path: "v1.0.0.zip".to_owned(),
+            endpoint: "zip",
+            is_private: false,
+            is_ahead: false,
+            check: Check::Zip(ModulePath::new("a.example/m").unwrap(), Version::new("v1.0.0").unwrap()),
+            file: Some(Arc::new(store.growing().unwrap())),
+        };
+        (Upstream::new(&config, None, &shared).unwrap(), wanted)
+    }
+
+    #[tokio::test]
+    async fn a_file_is_not_read_again_after_what_a_client_has_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("v1.0.0.zip"), vec![0; 100_000]).unwrap();
+        let (upstream, wanted) = local(folder.path());
+        let file = wanted.file.clone().unwrap();
+        file.append(vec![Bytes::from(vec![0; 100_000])]).await.unwrap();
+        assert!(file.show());
+        let error = upstream.read_local(&wanted).await.unwrap_err().to_string();
+        assert!(error.contains("broke off"), "{error}");
+        assert_eq!(file.progress().written, 100_000);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_longer_than_it_said_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        // Such a file says that it is empty.
+        std::os::unix::fs::symlink("/proc/self/status", folder.path().join("v1.0.0.zip")).unwrap();
+        let (upstream, wanted) = local(folder.path());
+        let error = upstream.read_local(&wanted).await.unwrap_err().to_string();
+        assert!(error.contains("length changed"), "{error}");
+        assert_eq!(wanted.file.unwrap().progress().written, 0);
     }
 
     #[tokio::test]

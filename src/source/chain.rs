@@ -165,7 +165,7 @@ impl Chain {
         for upstream in self.may_be_asked(wanted.is_private) {
             // Another upstream's zip may be packed differently: its bytes can't follow what a client has already.
             if let Some(file) = &wanted.file
-                && !file.restart().map_err(|e| FetchError::Local(e.to_string()))?
+                && !file.restart().await.map_err(|e| FetchError::Local(e.to_string()))?
             {
                 break;
             }

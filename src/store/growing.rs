@@ -4,16 +4,21 @@
 //! client, and one that gets an incomplete body fails instead of believing it.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tempfile::TempPath;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::memory::{Budget, Share};
+use super::new_temp;
+use super::reader::Reader;
+use super::trouble::Trouble;
 
 /// How many bytes wait for the verdict. A file that is not longer is not shown at all before it.
 pub const HELD_BACK: u64 = 64 << 10;
@@ -33,17 +38,40 @@ impl Progress {
     /// How many bytes may be shown now.
     #[must_use]
     pub fn visible(&self) -> u64 {
-        if self.end == Some(true) { self.written } else { self.written.saturating_sub(HELD_BACK) }
+        if self.end == Some(true) {
+            return self.written;
+        }
+        // A client that was told the length takes so many bytes for the whole, whatever follows them.
+        self.written.min(self.length.unwrap_or(u64::MAX)).saturating_sub(HELD_BACK)
+    }
+
+    /// Whether so many bytes more are more than the length.
+    #[must_use]
+    pub fn is_exceeded_by(&self, more: u64) -> bool {
+        self.length.is_some_and(|length| self.written.saturating_add(more) > length)
+    }
+
+    /// Whether as many bytes are here as were promised, if any were.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.length.is_none_or(|length| length == self.written)
     }
 }
 
 /// A temporary file that grows. Dropping the last handle removes it, unless it was committed.
 ///
-/// When its volume can't take more it moves to memory: then it passes through to whoever waits, and is never kept.
+/// It is made with the first bytes. When its volume can't take more it moves to memory: then it passes through to whoever
+/// waits, and is never kept.
 #[derive(Debug)]
 pub struct Growing {
-    place: Mutex<Place>,
+    /// The folder on the volume.
+    folder: PathBuf,
     memory: Arc<Budget>,
+    trouble: Arc<Trouble>,
+    /// What the readers have. Not below the lock of `place`: no reader waits for a write.
+    file: ArcSwap<File>,
+    /// Locked for as long as the disk takes, so never on an async thread.
+    place: Mutex<Place>,
     progress: watch::Sender<Progress>,
     /// Whether a client has bytes of it.
     shown: Mutex<bool>,
@@ -53,42 +81,33 @@ pub struct Growing {
 
 /// Where the bytes are.
 #[derive(Debug)]
-struct Place {
-    file: Arc<File>,
-    kind: PlaceKind,
-}
-
-#[derive(Debug)]
-enum PlaceKind {
+enum Place {
+    /// There are none.
+    Nowhere,
     Volume(TempPath),
     Memory(Share),
 }
 
 impl Growing {
-    pub(super) fn new(file: File, path: TempPath, memory: Arc<Budget>) -> Self {
-        Self::at(Place { file: Arc::new(file), kind: PlaceKind::Volume(path) }, memory)
-    }
-
-    /// For a volume that can't even take a new file.
-    pub(super) fn in_memory(memory: Arc<Budget>) -> io::Result<Self> {
-        let place = Place::in_memory(&memory)?;
-        Ok(Self::at(place, memory))
-    }
-
-    fn at(place: Place, memory: Arc<Budget>) -> Self {
-        Self {
-            place: Mutex::new(place),
+    /// Does not touch the volume.
+    pub(super) fn new(folder: PathBuf, memory: Arc<Budget>, trouble: Arc<Trouble>) -> io::Result<Self> {
+        Ok(Self {
+            folder,
             memory,
+            trouble,
+            // Empty, as the download is.
+            file: ArcSwap::from_pointee(in_memory()?),
+            place: Mutex::new(Place::Nowhere),
             progress: watch::Sender::default(),
             shown: Mutex::default(),
             wanted: watch::Sender::default(),
-        }
+        })
     }
 
-    /// The open file, for reading. It is another one after a move, with the same bytes.
+    /// The open file, for reading. It is another one after the first bytes and after a move, with the same bytes.
     #[must_use]
     pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.place().file)
+        self.file.load_full()
     }
 
     /// Reads from the beginning, without moving any other reader.
@@ -97,12 +116,12 @@ impl Growing {
         Reader::new(self.file())
     }
 
-    /// Where it lies until it is committed; nowhere if the volume could not take it.
+    /// Where it lies until it is committed; nowhere if the volume could not take it. Blocks.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
-        match &self.place().kind {
-            PlaceKind::Volume(path) => Some(path.to_path_buf()),
-            PlaceKind::Memory(_) => None,
+        match &*self.place() {
+            Place::Volume(path) => Some(path.to_path_buf()),
+            Place::Nowhere | Place::Memory(_) => None,
         }
     }
 
@@ -153,11 +172,15 @@ impl Growing {
     }
 
     /// Sets the whole length that the upstream promised. `false`: a client was promised another one, and would take the
-    /// beginning of a longer file for the whole.
+    /// beginning of a longer file for the whole; or there are more bytes already.
     #[must_use]
     pub fn promise(&self, length: Option<u64>) -> bool {
         let shown = self.shown();
-        let before = self.progress().length.filter(|_| *shown);
+        let now = self.progress();
+        if length.is_some_and(|length| length < now.written) {
+            return false;
+        }
+        let before = now.length.filter(|_| *shown);
         if before.is_some() {
             return length.is_none() || length == before;
         }
@@ -165,162 +188,153 @@ impl Growing {
         true
     }
 
-    /// Appends, off the async threads: a page cache under pressure blocks its writers.
+    /// Appends.
     ///
     /// # Errors
     /// The volume's, if there is no room in memory either.
     pub async fn append(self: &Arc<Self>, pieces: Vec<Bytes>) -> io::Result<()> {
-        let this = Arc::clone(self);
-        let write = tokio::task::spawn_blocking(move || {
-            let written = this.progress().written;
-            let end = this.place().take(&pieces, written, &this.memory)?;
+        self.aside(move |this| {
+            let end = this.write(&pieces, this.progress().written)?;
             this.progress.send_modify(|progress| progress.written = end);
             Ok(())
-        });
-        write.await.unwrap_or_else(|e| Err(io::Error::other(e)))
+        })
+        .await
     }
 
     /// Forgets what was written, unless a client has some of it: then it returns `false`.
     ///
     /// # Errors
     /// The disk's.
-    pub fn restart(&self) -> io::Result<bool> {
-        let shown = self.shown();
-        if *shown {
-            return Ok(false);
+    pub async fn restart(self: &Arc<Self>) -> io::Result<bool> {
+        match self.take_back() {
+            None => Ok(false),
+            Some(0) => Ok(true),
+            Some(_) => self.aside(Self::clear).await.map(|()| true),
         }
-        self.place().clear()?;
-        self.progress.send_modify(|progress| (progress.written, progress.length) = (0, None));
-        Ok(true)
+    }
+
+    /// From here on there is nothing to show. Returns how much there was; nothing, if a client has some of it.
+    fn take_back(&self) -> Option<u64> {
+        let shown = self.shown();
+        let Progress { written, .. } = self.progress();
+        (!*shown).then(|| {
+            self.progress.send_modify(|progress| (progress.written, progress.length) = (0, None));
+            written
+        })
     }
 
     /// Tells the readers the verdict.
     pub fn end(&self, verified: bool) {
         self.progress.send_modify(|progress| progress.end = Some(verified));
     }
-}
 
-impl Place {
-    fn in_memory(memory: &Arc<Budget>) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("zip", rustix::fs::MemfdFlags::CLOEXEC)?;
-        Ok(Self { file: Arc::new(File::from(file)), kind: PlaceKind::Memory(Share::of(memory)) })
+    /// Works off the async threads: a page cache under pressure blocks its writers.
+    async fn aside(self: &Arc<Self>, work: impl FnOnce(&Self) -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let this = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 
     /// Writes at the end, in memory if the volume can't. Returns the new end.
-    fn take(&mut self, pieces: &[Bytes], written: u64, memory: &Arc<Budget>) -> io::Result<u64> {
-        match self.write(pieces, written) {
-            Err(error) if matches!(self.kind, PlaceKind::Volume(_)) => {
+    fn write(&self, pieces: &[Bytes], written: u64) -> io::Result<u64> {
+        let mut place = self.place();
+        match self.write_to(&mut place, pieces, written) {
+            Err(error) if !matches!(*place, Place::Memory(_)) => {
+                self.trouble.note(&error);
                 tracing::warn!(%error, "can't write the volume; a zip passes through memory");
-                self.move_to_memory(written, memory)?;
-                self.write(pieces, written)
+                *place = self.move_to_memory(written)?;
+                self.write_to(&mut place, pieces, written)
             }
             result => result,
         }
     }
 
-    fn write(&mut self, pieces: &[Bytes], mut offset: u64) -> io::Result<u64> {
-        if let PlaceKind::Memory(share) = &mut self.kind {
-            share.grow(pieces.iter().map(|piece| piece.len() as u64).sum())?;
+    fn write_to(&self, place: &mut Place, pieces: &[Bytes], mut offset: u64) -> io::Result<u64> {
+        match place {
+            Place::Nowhere => {
+                let (file, path) = new_temp(&self.folder)?;
+                self.file.store(Arc::new(file));
+                *place = Place::Volume(path);
+            }
+            Place::Volume(_) => {}
+            Place::Memory(share) => share.grow(pieces.iter().map(|piece| piece.len() as u64).sum())?,
         }
+        let file = self.file();
         for piece in pieces {
-            self.file.write_all_at(piece, offset)?;
+            file.write_all_at(piece, offset)?;
             offset += piece.len() as u64;
         }
         Ok(offset)
     }
 
-    fn move_to_memory(&mut self, written: u64, memory: &Arc<Budget>) -> io::Result<()> {
-        let mut to = Self::in_memory(memory)?;
-        if let PlaceKind::Memory(share) = &mut to.kind {
-            share.grow(written)?;
-        }
-        let mut from = Reader::new(Arc::clone(&self.file)).take(written);
+    fn move_to_memory(&self, written: u64) -> io::Result<Place> {
+        let mut share = Share::of(&self.memory);
+        share.grow(written)?;
+        let file = in_memory()?;
         // The new file's own position is used by nobody else.
-        io::copy(&mut from, &mut to.file.as_ref())?;
-        *self = to;
-        Ok(())
+        io::copy(&mut self.reader().take(written), &mut &file)?;
+        self.file.store(Arc::new(file));
+        Ok(Place::Memory(share))
     }
 
-    fn clear(&mut self) -> io::Result<()> {
-        if let PlaceKind::Memory(share) = &mut self.kind {
+    fn clear(&self) -> io::Result<()> {
+        if let Place::Memory(share) = &mut *self.place() {
             share.give_back();
         }
-        self.file.set_len(0)
+        self.file().set_len(0)
     }
 }
 
-/// Reads a file by position: its handle is shared with others. Buffered, and a seek keeps the buffer: who reads a zip seeks
-/// a few bytes ahead four times a file.
-#[derive(Debug)]
-pub struct Reader {
-    file: Arc<File>,
-    position: u64,
-    /// What the file has from `window_at` on.
-    window: Vec<u8>,
-    window_at: u64,
-}
-
-const WINDOW: usize = 64 << 10;
-
-impl Reader {
-    fn new(file: Arc<File>) -> Self {
-        Self { file, position: 0, window: Vec::new(), window_at: 0 }
-    }
-
-    /// What the window has from the position on.
-    fn ahead(&self) -> &[u8] {
-        let skipped = self.position.checked_sub(self.window_at).and_then(|skipped| usize::try_from(skipped).ok());
-        skipped.and_then(|skipped| self.window.get(skipped..)).unwrap_or_default()
-    }
-
-    fn fill(&mut self) -> io::Result<()> {
-        self.window.resize(WINDOW, 0);
-        let read = self.file.read_at(&mut self.window, self.position);
-        // After an error it must hold nothing.
-        self.window.truncate(*read.as_ref().unwrap_or(&0));
-        self.window_at = self.position;
-        read.map(drop)
-    }
-}
-
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.ahead().is_empty() {
-            self.fill()?;
-        }
-        let read = self.ahead().read(buffer)?;
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Reader {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.file.metadata()?.len().checked_add_signed(by),
-        };
-        self.position = position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the beginning"))?;
-        Ok(self.position)
-    }
+fn in_memory() -> io::Result<File> {
+    Ok(File::from(rustix::fs::memfd_create("zip", rustix::fs::MemfdFlags::CLOEXEC)?))
 }
 
 /// A download that is dropped without a verdict has failed; its readers must not wait for ever.
 impl Drop for Growing {
     fn drop(&mut self) {
         self.progress.send_modify(|progress| progress.end = progress.end.or(Some(false)));
+        let place = std::mem::replace(self.place.get_mut().unwrap_or_else(PoisonError::into_inner), Place::Nowhere);
+        // The last who has it may be an async thread, and removing a file takes as long as the disk takes.
+        if let (Place::Volume(path), Ok(runtime)) = (place, Handle::try_current()) {
+            drop(runtime.spawn_blocking(move || drop(path)));
+        }
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn growing(folder: &std::path::Path) -> Arc<Growing> {
-        let (file, path) = tempfile::NamedTempFile::new_in(folder).unwrap().into_parts();
-        Arc::new(Growing::new(file, path, Arc::default()))
+        Arc::new(Growing::new(folder.to_owned(), Arc::default(), Arc::default()).unwrap())
+    }
+
+    fn files_in(folder: &std::path::Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn the_volume_is_left_alone_before_the_first_bytes_and_after_the_last_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        assert_eq!((files_in(folder.path()), growing.reader().read(&mut [0]).unwrap()), (0, 0));
+        assert!(growing.restart().await.unwrap());
+        growing.append(vec![Bytes::from_static(b"x")]).await.unwrap();
+        assert_eq!((files_in(folder.path()), growing.reader().read(&mut [0]).unwrap()), (1, 1));
+        drop(growing);
+        while files_in(folder.path()) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_takes_no_new_file_is_passed_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(&folder.path().join("gone"));
+        growing.append(vec![Bytes::from_static(b"memory")]).await.unwrap();
+        let mut text = String::new();
+        growing.reader().read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), growing.path()), ("memory", None));
     }
 
     #[tokio::test]
@@ -330,35 +344,15 @@ mod tests {
         growing.append(vec![Bytes::from_static(b"volume, ")]).await.unwrap();
         let before = growing.file();
         // A handle that can't be written stands for a full disk.
-        growing.place().file = Arc::new(File::open(growing.path().unwrap()).unwrap());
+        growing.file.store(Arc::new(File::open(growing.path().unwrap()).unwrap()));
         growing.append(vec![Bytes::from_static(b"mem"), Bytes::from_static(b"ory")]).await.unwrap();
         let mut text = String::new();
         growing.reader().read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), growing.path()), ("volume, memory", None));
         assert_eq!(before.metadata().unwrap().len(), 8, "who reads the old file loses nothing");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(growing.restart().unwrap());
+        assert_eq!(files_in(folder.path()), 0);
+        assert!(growing.restart().await.unwrap());
         assert_eq!(growing.file().metadata().unwrap().len(), 0);
-    }
-
-    #[test]
-    fn a_reader_gives_the_files_bytes_wherever_it_seeks() {
-        let folder = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..3 * WINDOW as u32).flat_map(u32::to_le_bytes).collect();
-        let growing = growing(folder.path());
-        growing.file().write_all_at(&bytes, 0).unwrap();
-        let (mut reader, mut piece) = (growing.reader(), [0; 9]);
-        let window = WINDOW as u64;
-        for at in [0, 5, 4, window - 3, window, 2 * window + 1, 7, window + 2, bytes.len() as u64 - 9] {
-            reader.seek(SeekFrom::Start(at)).unwrap();
-            reader.read_exact(&mut piece).unwrap();
-            assert_eq!(piece, bytes[at as usize..][..9], "at {at}");
-        }
-        assert_eq!(reader.read(&mut piece).unwrap(), 0, "at the end");
-        assert_eq!(reader.seek(SeekFrom::Current(-2)).unwrap(), bytes.len() as u64 - 2);
-        let mut all = Vec::new();
-        growing.reader().read_to_end(&mut all).unwrap();
-        assert!(all == bytes);
     }
 
     #[tokio::test]
@@ -370,6 +364,27 @@ mod tests {
         assert!(growing.show() && growing.promise(Some(200_000)) && growing.promise(None));
         assert!(!growing.promise(Some(300_000)));
         assert_eq!(growing.progress().length, Some(200_000));
+    }
+
+    #[tokio::test]
+    async fn a_length_is_not_shorter_than_what_is_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        growing.append(vec![Bytes::from(vec![1; 100_000])]).await.unwrap();
+        assert!(growing.show() && !growing.promise(Some(99_999)));
+        assert_eq!(growing.progress().length, None);
+        assert!(growing.promise(Some(100_000)));
+    }
+
+    #[tokio::test]
+    async fn however_much_follows_the_last_of_the_promised_bytes_wait_for_the_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let growing = growing(folder.path());
+        assert!(growing.promise(Some(100_000)));
+        growing.append(vec![Bytes::from(vec![1; 300_000])]).await.unwrap();
+        assert_eq!(growing.progress().visible(), 100_000 - HELD_BACK);
+        growing.end(false);
+        assert_eq!(growing.progress().visible(), 100_000 - HELD_BACK);
     }
 
     #[tokio::test]
@@ -388,8 +403,8 @@ mod tests {
         let growing = growing(folder.path());
         let long = Bytes::from(vec![1; 100_000]);
         growing.append(vec![long.clone()]).await.unwrap();
-        assert!(growing.restart().unwrap() && !growing.show());
+        assert!(growing.restart().await.unwrap() && !growing.show());
         growing.append(vec![long]).await.unwrap();
-        assert!(growing.show() && !growing.restart().unwrap());
+        assert!(growing.show() && !growing.restart().await.unwrap());
     }
 }

@@ -8,6 +8,7 @@ mod growing;
 mod inventory;
 mod ledger;
 mod memory;
+mod reader;
 mod scrub;
 mod trouble;
 mod usage;
@@ -171,19 +172,12 @@ impl Store {
         }
     }
 
-    /// A new temporary file on the same file system as the objects; in memory, if that can't be written.
+    /// A new temporary file on the same file system as the objects, as soon as it has bytes; in memory, if that can't be written.
     ///
     /// # Errors
-    /// Neither the one nor the other.
+    /// No more files can be opened.
     pub fn growing(&self) -> io::Result<Growing> {
-        match new_temp(&self.state_dir().join("tmp")) {
-            Ok((file, path)) => Ok(Growing::new(file, path, Arc::clone(&self.memory))),
-            Err(error) => {
-                self.trouble.note(&error);
-                tracing::warn!(%error, "can't write the volume; a zip passes through memory");
-                Growing::in_memory(Arc::clone(&self.memory))
-            }
-        }
+        Growing::new(self.state_dir().join("tmp"), Arc::clone(&self.memory), Arc::clone(&self.trouble))
     }
 
     /// Waits until the disk has caught up with earlier downloads. To be awaited before the next one begins.
@@ -326,8 +320,12 @@ mod tests {
         growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
         store.commit_zip(growing, "h1:x".to_owned(), to.clone()).await.unwrap();
         assert_eq!((fs::read(&to).unwrap(), fs::read(to.with_extension("ziphash")).unwrap()), (b"zip".to_vec(), b"h1:x".to_vec()));
-        drop(store.growing().unwrap());
-        assert_eq!(fs::read_dir(store.state_dir().join("tmp")).unwrap().count(), 0);
+        let dropped = Arc::new(store.growing().unwrap());
+        dropped.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
+        drop(dropped);
+        while fs::read_dir(store.state_dir().join("tmp")).unwrap().count() > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

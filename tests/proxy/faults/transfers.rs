@@ -113,6 +113,33 @@ pub(super) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row {
+        upstream: "breaks off in the middle of another version's long zip, and then sends more than the rest, without a length",
+        file: "v1.0.0.zip",
+        play: |asked| {
+            let wrong = zip("v1.0.1", LONG);
+            match asked.from() {
+                Some(from) => Answer::rest(&wrong, from).chunked().and_zeros(200_000),
+                None => Answer::ok(wrong).closed_after(LONG / 2),
+            }
+        },
+        gets: Gets::Aborted,
+        classes: &["connect", "verification"],
+        requests: 2,
+        ..PLAIN
+    },
+    Row {
+        upstream: "breaks off in the middle of a short zip, and then promises a rest of almost 2^64 bytes",
+        file: "v1.0.0.zip",
+        play: |asked| match asked.from() {
+            Some(from) => Answer::rest(&honest(asked).into_body(), from).promising(u64::MAX - 2),
+            None => honest(asked).closed_after(200),
+        },
+        says: "upstream modules.example: answered with more than 524288000 bytes\nthe answer was not kept; try again, or tell the upstream's owner",
+        classes: &["connect", "verification"],
+        requests: 2,
+        ..PLAIN
+    },
+    Row {
         upstream: "breaks off in the middle of a `.mod`, and then sends it",
         file: "v1.0.0.mod",
         play: |asked| if asked.before == 0 { honest(asked).closed_after(10) } else { honest(asked) },

@@ -165,6 +165,34 @@ async fn a_broken_zip_that_goes_on_as_another_file_is_never_a_complete_answer() 
     }
 }
 
+/// A client that comes later would be told the shorter length, and so much is here to be shown.
+#[tokio::test]
+async fn a_broken_zip_of_unknown_length_that_goes_on_as_a_shorter_one_is_never_a_complete_answer() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |asked: &Asked| match asked.before {
+        0 => Answer::ok(long_zip()).chunked().closed_after(LONG / 2),
+        _ => Answer::ok(zip("v1.0.1", LONG / 4)).held_after(LONG / 8, &held),
+    })
+    .await;
+    let stage = Stage::start(&patient(&upstream)).await;
+    let mut first = client().get(format!("{}/corp.example/!tea/@v/v1.0.0.zip", stage.url)).send().await.unwrap();
+    assert!(first.chunk().await.unwrap().is_some());
+    eventually("a second try", async || upstream.paths().len() == 2).await;
+    let (second, ()) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            stage.tea("v1.0.0.zip").await
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            gate.open();
+        }
+    );
+    assert!(second.status != 200 || second.body.is_none(), "{second:?}");
+    assert!(!stage.has("v1.0.0.zip"));
+}
+
 #[tokio::test]
 async fn a_zip_of_unknown_length_is_served_whole_or_breaks_off_by_its_framing() {
     let upstream = Upstream::start(|asked: &Asked| match asked.file() {

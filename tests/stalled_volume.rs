@@ -1,0 +1,151 @@
+//! A volume that takes its time: while a system call on it lasts, under `strace`, everything that needs no volume goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+use std::io::{Cursor, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What opens, fills, empties and removes the files of downloads.
+const CALLS: [&str; 4] = ["openat", "pwrite64", "ftruncate", "unlink"];
+/// How long each of them lasts.
+const STALL: Duration = Duration::from_secs(1);
+/// How late `/livez` may be: a wait for a stalled call would be nearly as long as that.
+const BOUND: Duration = Duration::from_millis(500);
+const ZIP: &str = "/stall.example/m/@v/v1.0.0.zip";
+/// Asked for before anything stalls: with its first zip a process looks up how many processors it has, once.
+const FIRST: &str = "/stall.example/m/@v/v0.1.0.zip";
+
+/// A process that must not outlive the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _may_be_gone = self.0.kill();
+        let _is_gone = self.0.wait();
+    }
+}
+
+/// Two upstreams in folders: the zip of the first one is broken, so its bytes are taken back. Returns the zip of the second,
+/// which is long enough for several writes.
+fn upstreams(folder: &Path) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    writer.start_file("stall.example/m@v1.0.0/data.go", stored).unwrap();
+    writer.write_all(&vec![b'x'; 2_500_000]).unwrap();
+    let whole = writer.finish().unwrap().into_inner();
+    let broken = [0; 1_000].as_slice();
+    for (file, bytes) in [(format!("broken{FIRST}"), broken), (format!("broken{ZIP}"), broken), (format!("whole{ZIP}"), &whole)] {
+        let file = folder.join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, bytes).unwrap();
+    }
+    whole
+}
+
+/// With one thread, so that nothing hides that it waits. Returns the addresses for modules and for `/livez`.
+fn start(folder: &Path) -> (Running, String, String) {
+    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (modules, admin) = (port(), port());
+    let goproxy = format!("file://{0}/broken|file://{0}/whole", folder.display());
+    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
+    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
+        .args(["proxy", "--listen", &modules, "--admin-listen", &admin, "--cache-dir"])
+        .arg(folder.join("cache"))
+        .envs([("GOPROXY", goproxy.as_str()), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example"), ("GONOPROXY", "none.example")])
+        .env("TOKIO_WORKER_THREADS", "1")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..1_000 {
+        if TcpStream::connect(&admin).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (Running(process), modules, admin)
+}
+
+/// Lets a system call last long from now on; `None` where a process may not be traced.
+fn stall(process: &Child, call: &str) -> Option<Running> {
+    let inject = format!("inject={call}:delay_enter={}", STALL.as_micros());
+    let strace = Command::new("strace")
+        .args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, "-p", &process.id().to_string()])
+        .stderr(Stdio::null())
+        .spawn();
+    let mut strace = Running(strace.ok()?);
+    let is_traced = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        !status.contains("TracerPid:\t0\n")
+    };
+    while !std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap().flatten().all(is_traced) {
+        if strace.0.try_wait().unwrap().is_some() {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Some(strace)
+}
+
+fn ask(address: &str, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+}
+
+/// Whether the rest of an answer ends with these bytes.
+fn gives(mut stream: TcpStream, body: &[u8]) -> bool {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer.ends_with(body)
+}
+
+/// Downloads the zip while a call stalls. Returns how late `/livez` was at worst; `None` where a process may not be traced.
+fn latest(call: &str) -> Option<Duration> {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = upstreams(folder.path());
+    let (proxy, modules, admin) = start(folder.path());
+    assert!(!gives(ask(&modules, FIRST), &whole));
+    let _strace = stall(&proxy.0, call)?;
+    let is_over = AtomicBool::new(false);
+    Some(std::thread::scope(|scope| {
+        let prober = scope.spawn(|| {
+            let mut latest = Duration::ZERO;
+            while !is_over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                assert!(gives(ask(&admin, "/livez"), b"ok\n"));
+                latest = latest.max(asked.elapsed());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            latest
+        });
+        let first = ask(&modules, ZIP);
+        assert_eq!(first.peek(&mut [0]).unwrap(), 1, "the beginning is shown");
+        // The next write is under way when another client comes.
+        std::thread::sleep(STALL / 10);
+        let second = ask(&modules, ZIP);
+        assert!(gives(first, &whole) && gives(second, &whole), "{call}: the zip is not what the upstream has");
+        // The file is committed, and its temporary name is given up.
+        std::thread::sleep(STALL);
+        is_over.store(true, Ordering::Relaxed);
+        prober.join().unwrap()
+    }))
+}
+
+#[test]
+fn a_call_that_stalls_holds_up_nothing_that_needs_no_volume() {
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let running = CALLS.map(|call| (call, scope.spawn(move || latest(call))));
+        running.into_iter().map(|(call, latest)| (call, latest.join().unwrap())).collect()
+    });
+    if all.iter().any(|(_, latest)| latest.is_none()) {
+        assert!(std::env::var_os("CI").is_none(), "strace can't trace here, and under CI no test may be left out");
+        eprintln!("not run: strace is not installed, or may not trace");
+        return;
+    }
+    let late: Vec<_> = all.iter().filter(|(_, latest)| latest.is_none_or(|latest| latest > BOUND)).collect();
+    assert!(late.is_empty(), "/livez was late while a call stalled: {late:?}");
+}
