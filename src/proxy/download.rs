@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::mutable::FRESH;
 use crate::gomod::Request;
 use crate::source::FetchError;
 use crate::store::Growing;
@@ -37,7 +39,8 @@ impl Content {
     }
 }
 
-type Ended = Option<Result<Content, FetchError>>;
+/// When it ended, and how.
+type Ended = Option<(Instant, Result<Content, FetchError>)>;
 
 /// One download, as those see it who wait for it.
 #[derive(Clone, Debug)]
@@ -73,14 +76,21 @@ impl Download {
         self.ended.borrow().is_some()
     }
 
-    fn has_failed(&self) -> bool {
-        matches!(&*self.ended.borrow(), Some(Err(_)))
+    /// Whether it has what somebody needs who asks now: it has not failed, and it is not a list that grows old while it waits for
+    /// the disk.
+    fn is_good(&self, request: &Request, now: Instant) -> bool {
+        // No answer of a checksum database that changes is downloaded here.
+        let may_change = !request.is_immutable() && !matches!(request, Request::Sumdb(_));
+        self.ended.borrow().as_ref().is_none_or(|(at, ended)| {
+            let is_fresh = now.saturating_duration_since(*at) < FRESH;
+            ended.is_ok() && (is_fresh || !may_change)
+        })
     }
 
     /// Waits until the object was verified, or given up.
     pub(super) async fn ended(mut self) -> Result<Content, FetchError> {
         let ended = self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
-        ended.unwrap_or_else(|| Err(FetchError::Local("the download was given up".to_owned())))
+        ended.map_or_else(|| Err(FetchError::Local("the download was given up".to_owned())), |(_, ended)| ended)
     }
 }
 
@@ -95,9 +105,8 @@ impl Downloads {
         self.lock().get(request).is_some_and(|download| download.epoch == epoch && !download.has_ended())
     }
 
-    /// Joins a download that has not failed, or starts one. One that has ended was fetched this moment: it is also good for what
-    /// changes. The flag says that it was started here; then `run` makes the task. Everybody waits for `growing`, so it must not wait
-    /// for a disk.
+    /// Joins a download that has not failed, or starts one. One that ended this moment is also good for what changes. The flag says
+    /// that it was started here; then `run` makes the task. Everybody waits for `growing`, so it must not wait for a disk.
     pub(super) fn join_or_start(
         self: &Arc<Self>,
         request: &Request,
@@ -106,8 +115,9 @@ impl Downloads {
         growing: impl FnOnce() -> std::io::Result<Option<Arc<Growing>>>,
         run: impl FnOnce(Reporter),
     ) -> Result<(Download, bool), FetchError> {
+        let now = Instant::now();
         let mut downloads = self.lock();
-        if let Some(download) = downloads.get(request).filter(|download| download.epoch == epoch && !download.has_failed()) {
+        if let Some(download) = downloads.get(request).filter(|download| download.epoch == epoch && download.is_good(request, now)) {
             return Ok((download.clone(), false));
         }
         if downloads.len() >= MAX_DOWNLOADS {
@@ -165,7 +175,7 @@ impl Reporter {
     /// Tells everybody who waits.
     pub(super) fn report(&self, result: Result<Content, FetchError>) {
         let verified = result.is_ok();
-        self.ended.send_replace(Some(result));
+        self.ended.send_replace(Some((Instant::now(), result)));
         if let Some(growing) = &self.growing {
             growing.end(verified);
         }
@@ -214,6 +224,21 @@ mod tests {
         assert!(next.is_some(), "and gives way when there is none");
         drop(reporters);
         assert_eq!(downloads.lock().len(), 1, "places are given back by who has them");
+    }
+
+    #[test]
+    fn what_changes_is_not_joined_when_it_is_no_longer_fresh() {
+        let downloads = Arc::new(Downloads::default());
+        let now = Instant::now();
+        for (path, is_good_later) in [("/a.example/m/@v/list", false), ("/a.example/m/@v/v1.0.0.info", true)] {
+            let request = Request::parse(path).unwrap();
+            let mut reporter = None;
+            let (download, _) = downloads.join_or_start(&request, 0, false, || Ok(None), |started| reporter = Some(started)).unwrap();
+            assert!(download.is_good(&request, now + 2 * FRESH), "one that is under way is joined");
+            reporter.unwrap().report(Ok(Content::Small(Bytes::new())));
+            assert!(download.is_good(&request, Instant::now()));
+            assert_eq!(download.is_good(&request, now + 2 * FRESH), is_good_later, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::gomod::Request;
 use crate::source::FetchError;
 
 /// How long a list, `@latest` or branch is served without asking again.
-const FRESH: Duration = Duration::from_secs(30);
+pub(super) const FRESH: Duration = Duration::from_secs(30);
 /// How long after that it is still served while an upstream is asked: a new tag is seen within the sum of both.
 const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
 
