@@ -1,6 +1,6 @@
 //! The checksum database, relayed to clients: they check every answer themselves, so what they may see and what the cache
 //! may keep are two questions. What a proof has checked is kept for ever; the rest passes through. Only without the
-//! database's key, when nothing can be checked, everything is kept.
+//! database's key, when nothing can be proven, everything is kept that has the form of an answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,6 +11,7 @@ use super::http_proxy::Through;
 use super::upstream::{Shared, Upstream};
 use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
+use crate::gomod::SumdbPath;
 use crate::report::{CredentialVerdict, RefusedRedirect};
 use crate::telemetry::Metrics;
 
@@ -208,7 +209,9 @@ impl Chain {
             (Ok(relay), _) | (Err(_), Some(relay)) => relay,
             (Err(error), None) => return Err(error),
         };
-        match upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await? {
+        // Without the database's key nobody looks into it later.
+        let check = SumdbPath::parse(path).map_or(Check::Text, Check::Sumdb);
+        match upstream.fetch(&Wanted { check, ..sumdb_wanted(format!("{prefix}{path}")) }).await? {
             Fetched::Bytes(bytes) => Ok(bytes),
             Fetched::Zip { .. } => Err(FetchError::Local("a zip where text was asked".to_owned())),
         }
