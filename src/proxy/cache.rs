@@ -256,7 +256,7 @@ impl Cache {
         let verdict = verify.judge(request, &hash, look_up).await;
         reporter.report(match &verdict {
             Verdict::Wrong(reason) => Err(chain.verification_fault(reason.clone())),
-            Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Err(chain.verification_fault(reason.clone())),
+            Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Err(chain.no_verdict(reason.clone())),
             Verdict::Pending(_) => Ok(content.clone().unproven()),
             Verdict::Good => Ok(content.clone()),
         });

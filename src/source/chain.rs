@@ -100,6 +100,12 @@ impl Chain {
         Fault { class: Class::Connect, host, reason, retry_after: None }.into()
     }
 
+    /// What a client gets for bytes that are to be refused while the checksum database gives no verdict on them.
+    #[must_use]
+    pub fn no_verdict(&self, reason: String) -> FetchError {
+        FetchError::NoVerdict { database: self.sumdb_name().unwrap_or_default().to_owned(), reason }
+    }
+
     /// Takes over what the chain before has found out of the same upstreams.
     pub fn take_over(&self, before: &Self) {
         self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
