@@ -200,8 +200,17 @@ impl Store {
 
     /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
     pub fn commit_later(&self, bytes: Bytes, to: PathBuf) {
+        self.send_later(Content::Bytes(bytes), to);
+    }
+
+    /// The same, unless what is there may stay. No other process with this volume changes it between the look and the change.
+    pub fn commit_later_unless(&self, bytes: Bytes, to: PathBuf, may_stay: impl Fn(&[u8]) -> bool + Send + 'static) {
+        self.send_later(Content::Unless(bytes, Box::new(may_stay)), to);
+    }
+
+    fn send_later(&self, content: Content, to: PathBuf) {
         let (done, _nobody_waits) = oneshot::channel();
-        if let Err(error) = self.committer.send(Commit { content: Content::Bytes(bytes), to, done }) {
+        if let Err(error) = self.committer.send(Commit { content, to, done }) {
             tracing::debug!(%error, "not kept");
         }
     }
@@ -330,6 +339,18 @@ mod tests {
         assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
         assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
         assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
+    }
+
+    #[test]
+    fn what_may_stay_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("x/newest");
+        for (new, newest) in [("5", "5"), ("3", "5"), ("7", "7")] {
+            // It commits before it ends.
+            open(folder.path()).commit_later_unless(Bytes::from(new), to.clone(), move |there| there >= new.as_bytes());
+            assert_eq!(fs::read_to_string(&to).unwrap(), newest);
+        }
+        assert_eq!(fs::read_dir(open(folder.path()).state_dir().join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
