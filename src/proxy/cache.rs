@@ -232,7 +232,7 @@ impl Cache {
             _ => None,
         };
         let file = match &sumdb_path {
-            Some((name, path)) => self.store.sumdb_path(name, path),
+            Some((name, path)) => self.store.sumdb_dir(name).join(path),
             None => self.store.path(request),
         };
         let verify = self.live.verify();

@@ -93,11 +93,11 @@ impl Chain {
         Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
     }
 
-    /// What a client gets when somebody else's question to the checksum database came to nothing.
+    /// What a client gets when the checksum database is at fault, or somebody else's question to it came to nothing.
     #[must_use]
-    pub fn unavailable_fault(&self, reason: String) -> FetchError {
-        let host = self.sumdb.as_ref().map_or_else(String::new, |sumdb| sumdb.name.clone());
-        Fault { class: Class::Connect, host, reason, retry_after: None }.into()
+    pub fn sumdb_fault(&self, class: Class, reason: String) -> FetchError {
+        let host = self.sumdb_name().unwrap_or_default().to_owned();
+        Fault { class, host, reason, retry_after: None }.into()
     }
 
     /// What a client gets for bytes that are to be refused while the checksum database gives no verdict on them.

@@ -8,6 +8,7 @@ mod growing;
 mod ledger;
 mod memory;
 mod scrub;
+mod tiles;
 mod trouble;
 mod usage;
 
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Report, Scrub};
+pub use tiles::kept_tile;
 
 use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Patterns, Request, Version};
@@ -133,10 +135,11 @@ impl Store {
         base.join(request.escaped())
     }
 
-    /// Where an answer of a checksum database lies.
+    /// Where the answers of a checksum database lie. Proven ones are in the folder of a key, `name+hash`; in that of a name
+    /// without one they are as they came.
     #[must_use]
-    pub fn sumdb_path(&self, name: &str, escaped: &str) -> PathBuf {
-        self.state_dir().join("sumdb").join(name).join(escaped)
+    pub fn sumdb_dir(&self, name: &str) -> PathBuf {
+        self.state_dir().join("sumdb").join(name)
     }
 
     /// Reads an object: whole, if it is not longer than `small` bytes, else its handle. Counts the use. Blocks.
