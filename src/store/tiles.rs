@@ -4,7 +4,7 @@ use std::fs;
 use std::iter;
 use std::path::Path;
 
-use crate::gomod::{HASH_BYTES, Tile, TileLevel};
+use crate::gomod::{GO_TILE_HEIGHT, HASH_BYTES, Hash, Lookup, Tile, TileLevel};
 
 /// A tile, or as much as was asked for of a wider one in its place: every tree that is older than the newest one known is
 /// served from what the newest one needed. Blocks.
@@ -26,4 +26,16 @@ pub fn kept_tile(database: &Path, tile: &Tile) -> Option<Vec<u8>> {
         hashes.truncate(length);
         Some(hashes)
     })
+}
+
+/// Whether a record's hash stands in a tile that is kept. Look-up and tile were proven, so where they agree none of the two was
+/// damaged since. Blocks.
+pub(super) fn has_record(database: &Path, lookup: &Lookup<'_>) -> bool {
+    let hash = || {
+        let up_to_it = lookup.record.checked_add(1)?;
+        let tile = Tile::of_tree(GO_TILE_HEIGHT, 0, lookup.record >> GO_TILE_HEIGHT, up_to_it)?;
+        let hashes = kept_tile(database, &tile)?;
+        hashes.as_chunks::<HASH_BYTES>().0.last().copied().map(Hash)
+    };
+    hash() == Some(Hash::of_record(lookup.text.as_bytes()))
 }
