@@ -104,6 +104,12 @@ async fn is_kept(folder: &Path, file: &str) -> bool {
     false
 }
 
+/// Where a cache keeps what a database said. Each key has its own.
+fn database_folder(cached: &Path, key: &str) -> std::path::PathBuf {
+    let parts: Vec<&str> = key.splitn(3, '+').collect();
+    cached.join(".gomodcache/sumdb").join(format!("{}+{}", parts[0], parts[1]))
+}
+
 #[tokio::test]
 async fn the_go_command_and_the_cache_both_verify_by_one_database() {
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +130,7 @@ async fn the_go_command_and_the_cache_both_verify_by_one_database() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(is_kept(&folder.path().join("cache"), "v1.0.0.zip").await);
-    assert!(folder.path().join("cache/.gomodcache/sumdb/sum.example/db/latest").exists(), "the tree's head is remembered");
+    assert!(database_folder(&folder.path().join("cache"), &key).join("latest").exists(), "the tree's head is remembered");
 }
 
 #[tokio::test]
@@ -189,4 +195,22 @@ async fn a_database_that_tells_another_story_is_not_believed() {
     let cache = cache(&folder.path().join("up"), &cached, &format!("{key} http://{address}")).await;
     assert_eq!(cache.get("v1.1.0.mod").await.0, 200, "clients check for themselves");
     assert!(!is_kept(&cached, "v1.1.0.mod").await);
+}
+
+#[tokio::test]
+async fn what_the_database_said_and_the_disk_has_damaged_is_asked_for_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n")]);
+    let (_database, address, key) = database(folder.path(), &sums);
+    let (gosumdb, cached) = (format!("{key} http://{address}"), folder.path().join("cache"));
+    for _start in 0..2 {
+        let cache = cache(&folder.path().join("up"), &cached, &gosumdb).await;
+        assert_eq!(cache.get("v1.0.0.mod").await.0, 200);
+        assert!(is_kept(&cached, "v1.0.0.mod").await, "only what the database vouches for is kept");
+        std::fs::remove_file(cached.join("corp.example/!tea/@v/v1.0.0.mod")).unwrap();
+        let look_up = database_folder(&cached, &key).join("lookup/corp.example/!tea@v1.0.0");
+        let text = std::fs::read_to_string(&look_up).unwrap();
+        assert!(!text.contains("h1:X"));
+        std::fs::write(&look_up, text.replace("h1:", "h1:X")).unwrap();
+    }
 }

@@ -1,6 +1,9 @@
 //! What a checksum database answers, before anything in it is believed: `golang.org/x/mod/sumdb/tlog`'s formats.
 
-use super::tlog::{Hash, MAX_RECORDS, Tree};
+use super::note::{Note, NoteError};
+use super::request::SumdbPath;
+use super::tile::TileLevel;
+use super::tlog::{HASH_BYTES, Hash, MAX_RECORDS, Tree};
 
 /// The longest description of a tree that Go reads, in bytes.
 const MAX_TREE_BYTES: usize = 1_000_000;
@@ -15,6 +18,15 @@ pub enum FormatError {
     /// No number, lines and blank line.
     #[error("malformed record")]
     Record,
+    /// A record of something that was not asked for.
+    #[error("the record is of another version")]
+    Version,
+    /// No note below the record, or one whose tree does not have the record.
+    #[error("no note with a tree that has the record")]
+    Note,
+    /// Other than as many hashes or records as the tile is wide.
+    #[error("a tile has another length than its width")]
+    Tile,
 }
 
 /// The answer to `/lookup/<module>@<version>`.
@@ -81,6 +93,56 @@ impl<'a> Lookup<'a> {
         };
         (of(version), of(&format!("{version}/go.mod")))
     }
+
+    /// Whether the record says anything of a module's version.
+    #[must_use]
+    pub fn is_of(&self, module: &str, version: &str) -> bool {
+        self.hashes(module, version) != (None, None)
+    }
+}
+
+impl SumdbPath {
+    /// Whether an answer to this has the form of one: what can be said without the database's key.
+    ///
+    /// # Errors
+    /// See [`FormatError`].
+    pub fn check_form(&self, answer: &[u8]) -> Result<(), FormatError> {
+        match self {
+            Self::Lookup(module, version) => {
+                let lookup = Lookup::parse(answer)?;
+                if !lookup.is_of(module.as_str(), version.as_str()) {
+                    return Err(FormatError::Version);
+                }
+                let tree = match Note::open(lookup.note, &[]) {
+                    Ok(note) => Tree::parse(&note.text)?,
+                    Err(NoteError::Unverified(note)) => Tree::parse(&note.text)?,
+                    Err(_) => return Err(FormatError::Note),
+                };
+                if lookup.record < tree.size { Ok(()) } else { Err(FormatError::Note) }
+            }
+            Self::Tile(tile) => {
+                let width = usize::try_from(tile.width()).ok();
+                let is_whole = match tile.level() {
+                    TileLevel::Data => width.is_some_and(|width| count_records(answer) == Some(width)),
+                    TileLevel::Hashes(_) => width.and_then(|width| width.checked_mul(HASH_BYTES)) == Some(answer.len()),
+                };
+                if is_whole { Ok(()) } else { Err(FormatError::Tile) }
+            }
+            Self::Supported | Self::Latest => Ok(()),
+        }
+    }
+}
+
+/// How many records a tile of them holds: each is its text and a blank line.
+fn count_records(tile: &[u8]) -> Option<usize> {
+    let mut rest = std::str::from_utf8(tile).ok()?;
+    let mut count = 0;
+    while !rest.is_empty() {
+        let (record, behind) = rest.split_at_checked(rest.find("\n\n")? + 1)?;
+        rest = behind.strip_prefix('\n').filter(|_| is_record(record))?;
+        count += 1;
+    }
+    Some(count)
 }
 
 /// Printable lines, none of them empty. The first and only blank line was found by the caller.
@@ -128,6 +190,35 @@ mod tests {
             [b"", b"12", b"12\n", b"12\nx\n", b"x\nx\n\n", b"-1\nx\n\n", b"012\nx\n\n", b"12\nx\ty\n\n", b"12\nx\xff\n\n"];
         for bad in bad {
             assert_eq!(Lookup::parse(bad), Err(FormatError::Record), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_form_that_can_be_told_without_a_key() {
+        let check = |path: &str, answer: &str| SumdbPath::parse(path).unwrap().check_form(answer.as_bytes());
+        let (asked, tree) = ("lookup/a.example/!b@v1.0.0", Tree { size: 13, hash: Hash::of_nothing() }.text());
+        let good = format!("12\na.example/B v1.0.0 h1:zip=\n\n{tree}\n— sum.example/db AAAAAAAA\n");
+        assert_eq!(check(asked, &good), Ok(()));
+        for (bad, why) in [
+            (String::new(), FormatError::Record),
+            ("try later\n".to_owned(), FormatError::Record),
+            (good.replace("v1.0.0", "v1.0.1"), FormatError::Version),
+            (good.replace("12\n", "13\n"), FormatError::Note),
+            (good.replace(" AAAAAAAA", ""), FormatError::Note),
+            (good.trim_end().to_owned(), FormatError::Note),
+            (good.replace("\n13\n", "\n"), FormatError::Tree),
+        ] {
+            assert_eq!(check(asked, &bad), Err(why), "{bad}");
+        }
+        let hashes = "x".repeat(7 * HASH_BYTES);
+        assert_eq!(check("tile/8/1/000.p/7", &hashes), Ok(()));
+        for bad in ["", "try later\n", &hashes[1..], &format!("{hashes}x"), &"x".repeat(256 * HASH_BYTES)] {
+            assert_eq!(check("tile/8/1/000.p/7", bad), Err(FormatError::Tile));
+        }
+        let records = "a.example/b v1.0.0 h1:zip=\na.example/b v1.0.0/go.mod h1:mod=\n\n".repeat(3);
+        assert_eq!(check("tile/8/data/000.p/3", &records), Ok(()));
+        for bad in ["", "try later\n", &records[..records.len() - 1], &records.repeat(2), &records.replace('=', "\t"), &hashes] {
+            assert_eq!(check("tile/8/data/000.p/3", bad), Err(FormatError::Tile), "{bad:?}");
         }
     }
 

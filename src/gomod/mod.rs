@@ -42,7 +42,7 @@ pub use pattern::{PatternError, Patterns};
 pub use pseudo::{NoBase, PseudoVersion, is_pseudo};
 pub use request::{Request, SumdbPath};
 pub use tile::{GO_TILE_HEIGHT, MAX_TILE_HEIGHT, Tile, TileLevel, TilePathError};
-pub use tile_plan::{PrefixPlan, RecordPlan, TileError};
+pub use tile_plan::{PrefixPlan, RecordPlan, TileError, TilePlan};
 pub use tlog::{HASH_BYTES, Hash, MAX_RECORDS, Node, ProofError, Tree, check_record, check_tree, tree_hash, tree_nodes};
 pub use zip_package::{modules_above, zip_has_folder};
 pub use zip_rules::{MAX_GO_MOD_BYTES, MAX_ZIP_BYTES, ZipError, check_module};

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::tile::{MAX_TILE_HEIGHT, Tile};
-use super::tlog::{Hash, MAX_RECORDS, Node, ProofError, Tree, tree_hash, tree_nodes};
+use super::tile::{MAX_TILE_HEIGHT, Tile, TileLevel};
+use super::tlog::{HASH_BYTES, Hash, MAX_RECORDS, Node, ProofError, Tree, tree_hash, tree_nodes};
 
 /// Why tiles prove nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,15 @@ struct Plan {
 /// How to prove that a record is in a tree.
 #[derive(Clone, Debug)]
 pub struct RecordPlan(Plan);
+
+/// How to prove a tile.
+#[derive(Clone, Debug)]
+pub struct TilePlan {
+    plan: Plan,
+    tile: Tile,
+    /// The tile among the plan's, where it has all that the tree has of it.
+    place: usize,
+}
 
 /// How to prove that a tree begins with an older one.
 #[derive(Clone, Debug)]
@@ -85,6 +94,39 @@ impl RecordPlan {
     /// See [`TileError`].
     pub fn prove_beyond<B: AsRef<[u8]>>(&self, proven: &[bool], tiles: &[B]) -> Result<Hash, TileError> {
         self.0.prove(proven, tiles)?.first().copied().ok_or(TileError::Inconsistent)
+    }
+}
+
+impl TilePlan {
+    /// Plans for a tile of a tree, or of an older one that the tree begins with.
+    ///
+    /// # Errors
+    /// [`ProofError::OutOfRange`]: the tree does not have as much of it, or it is one of records and not of hashes.
+    pub fn new(tree: Tree, tile: &Tile) -> Result<Self, ProofError> {
+        let TileLevel::Hashes(level) = tile.level() else { return Err(ProofError::OutOfRange) };
+        let whole = Tile::of_tree(tile.height(), level, tile.index(), tree.size).filter(|whole| whole.width() >= tile.width());
+        let whole = whole.ok_or(ProofError::OutOfRange)?;
+        let first = Node { level: level * tile.height(), index: tile.index() << tile.height() };
+        let plan = Plan::new(tree, tile.height(), vec![first])?;
+        let place = plan.tiles.iter().position(|planned| *planned == whole).ok_or(ProofError::OutOfRange)?;
+        Ok(Self { plan, tile: *tile, place })
+    }
+
+    /// The tiles to fetch. For each the full tile will do in its place.
+    #[must_use]
+    pub fn tiles(&self) -> &[Tile] {
+        &self.plan.tiles
+    }
+
+    /// The tile's bytes, proven by those of [`Self::tiles`] in their order; `proven` as in [`RecordPlan::prove_beyond`].
+    ///
+    /// # Errors
+    /// See [`TileError`].
+    pub fn prove_beyond<'a, B: AsRef<[u8]>>(&self, proven: &[bool], tiles: &'a [B]) -> Result<&'a [u8], TileError> {
+        self.plan.prove(proven, tiles)?;
+        let length = usize::try_from(self.tile.width()).ok().and_then(|width| width.checked_mul(HASH_BYTES));
+        let bytes = tiles.get(self.place).map(AsRef::as_ref).zip(length).and_then(|(bytes, length)| bytes.get(..length));
+        bytes.ok_or(TileError::Length(self.tile))
     }
 }
 
@@ -262,6 +304,34 @@ mod tests {
         let last = plan.tiles().iter().position(|tile| tile.to_string() == "tile/2/0/003.p/2").unwrap();
         tiles[last][3 * 32] ^= 1;
         assert_eq!(plan.prove(&tiles).unwrap(), all[13]);
+    }
+
+    #[test]
+    fn tiles_prove_each_tile_and_every_hash_in_it() {
+        for (size, height) in [(1, 1), (7, 1), (33, 2), (64, 3), (77, 3), (70, 8)] {
+            let (records, mut proven) = (records(size), 0);
+            let places = (0..4).flat_map(|level| (0..size).map(move |index| (level, index)));
+            for whole in places.filter_map(|(level, index)| Tile::of_tree(height, level, index, size)) {
+                // As it stood in this tree, and in one that was smaller.
+                let TileLevel::Hashes(level) = whole.level() else { continue };
+                let first = Tile::of_tree(height, level, whole.index(), ((whole.index() << height) + 1) << (level * height)).unwrap();
+                for tile in [whole, first] {
+                    let plan = TilePlan::new(tree(&records), &tile).unwrap();
+                    let tiles: Vec<_> = plan.tiles().iter().map(|tile| bytes(&records, tile)).collect();
+                    assert_eq!(plan.prove_beyond(&[], &tiles).unwrap(), bytes(&records, &tile));
+                    for hash in 0..whole.width() as usize {
+                        let mut flipped = tiles.clone();
+                        flipped[plan.place][hash * HASH_BYTES] ^= 1;
+                        assert_eq!(plan.prove_beyond(&[], &flipped), Err(TileError::Inconsistent), "{size} {height} {whole} {hash}");
+                    }
+                    proven += 1;
+                }
+                assert!(TilePlan::new(Tree { size: 0, ..tree(&records) }, &first).is_err());
+            }
+            assert!(proven > 1);
+        }
+        let plan = TilePlan::new(tree(&records(5)), &"tile/8/data/000.p/1".parse().unwrap());
+        assert!(matches!(plan, Err(ProofError::OutOfRange)));
     }
 
     #[test]

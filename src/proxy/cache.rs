@@ -237,7 +237,7 @@ impl Cache {
             _ => None,
         };
         let file = match &sumdb_path {
-            Some((name, path)) => self.store.sumdb_path(name, path),
+            Some((name, path)) => self.store.sumdb_dir(name).join(path),
             None => self.store.path(request),
         };
         let verify = self.live.verify();
@@ -261,7 +261,7 @@ impl Cache {
         let verdict = verify.judge(request, &hash, look_up).await;
         reporter.report(match &verdict {
             Verdict::Wrong(reason) => Err(chain.verification_fault(reason.clone())),
-            Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Err(chain.verification_fault(reason.clone())),
+            Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Err(chain.no_verdict(reason.clone())),
             Verdict::Pending(_) => Ok(content.clone().unproven()),
             Verdict::Good => Ok(content.clone()),
         });

@@ -1,6 +1,6 @@
 //! The checksum database, relayed to clients: they check every answer themselves, so what they may see and what the cache
 //! may keep are two questions. What a proof has checked is kept for ever; the rest passes through. Only without the
-//! database's key, when nothing can be checked, everything is kept.
+//! database's key, when nothing can be proven, everything is kept that has the form of an answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::labels::Outcome;
 use super::memory::Hot;
 use super::verify::missing;
 use crate::gomod::{Request, SumdbPath};
-use crate::source::{Chain, FetchError};
+use crate::source::{Chain, Class, FetchError};
 use crate::sumdb::{self, Database, Missing};
 
 impl Cache {
@@ -37,15 +37,12 @@ impl Cache {
             (_, Some(database)) => {
                 let (relayed, outcome) = relay(database, &chain, &asked).await;
                 match relayed {
-                    Ok((bytes, true)) => {
-                        let file = self.store.sumdb_path(name, &asked.escaped());
-                        (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file))), outcome)
-                    }
+                    Ok((bytes, true)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &database.file(&asked)))), outcome),
                     Ok((bytes, false)) => (uncached(bytes), outcome),
                     Err(error) => failed(error),
                 }
             }
-            (_, None) => self.answer_immutable(request, self.store.sumdb_path(name, &asked.escaped()), &|| ()).await,
+            (_, None) => self.answer_immutable(request, self.store.sumdb_dir(name).join(asked.escaped()), &|| ()).await,
         }
     }
 }
@@ -70,10 +67,10 @@ async fn relay(database: &Database, chain: &Arc<Chain>, asked: &SumdbPath) -> (R
     let relayed = database.relay(asked, &ask).await.map_err(|error| {
         let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (error, cause) {
-            (Missing::Dishonest(reason), _) => chain.verification_fault(format!("the checksum database can't be believed: {reason}")),
+            (dishonest @ (Missing::Dishonest(_) | Missing::Forked(_)), _) => chain.sumdb_fault(Class::Verification, dishonest.to_string()),
             (_, Some(cause)) => cause,
             (Missing::Unknown, None) => not_found("not found: the checksum database does not know it\n"),
-            (Missing::Unavailable(reason), None) => chain.unavailable_fault(reason),
+            (Missing::Unavailable(reason), None) => chain.sumdb_fault(Class::Connect, reason),
         }
     });
     let outcome = if upstream_was_asked.into_inner() { Outcome::Miss } else { Outcome::Hit };

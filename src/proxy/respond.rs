@@ -13,6 +13,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ZIP: HeaderValue = HeaderValue::from_static("application/zip");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What to do where the checksum database gives no verdict.
+const NO_VERDICT: &str =
+    "whenUnavailable is Refuse, so it was not served; try again later, or see what is wrong with the checksum database";
 
 /// Turns an answer into a response; the second value is the length of its body, 0 if nobody knows it yet.
 pub(super) fn respond(endpoint: Endpoint, answer: Answer) -> (Response<Body>, u64) {
@@ -63,6 +66,7 @@ fn from_error(error: &FetchError) -> (Response<Body>, u64) {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
         }
         FetchError::Private | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
+        FetchError::NoVerdict { .. } => text(StatusCode::BAD_GATEWAY, format!("{error}\n{NO_VERDICT}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),
     }
 }

@@ -90,8 +90,11 @@ impl Verify {
 
     /// Takes over what the configuration before has found out.
     pub(super) fn take_over(&self, before: &Self) {
-        if self.database.is_some() {
+        if let Some(database) = &self.database {
             self.away().clone_from(&before.away());
+            if let Some(before) = &before.database {
+                database.take_over(before);
+            }
         }
     }
 
@@ -199,5 +202,29 @@ pub(super) fn missing(error: &FetchError) -> Missing {
     match error {
         FetchError::NotFound { .. } => Missing::Unknown,
         error => Missing::Unavailable(format!("the checksum database can't be asked: {error}")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::sumdb::fake::{Fake, NAME, module};
+
+    #[tokio::test]
+    async fn a_new_configuration_knows_the_newest_tree_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::open(folder.path(), None, &metrics).unwrap();
+        let (one, other) = (Fake::new(1, 100), Fake::forked(1, 105, 91));
+        let yaml = format!("version: 1\nchecksumDatabase: {{name: {NAME}, key: {}}}", one.verifier());
+        let verify = || Verify::new(&ProxyConfig::parse(&yaml).unwrap(), &store, &metrics).unwrap();
+        // Both have seen the volume before there is anything on it.
+        let (before, after) = (verify(), verify());
+        let (module, version) = module(7);
+        before.database().unwrap().sums(&module, &version, &one.ask()).await.unwrap();
+        after.take_over(&before);
+        let refused = after.database().unwrap().sums(&module, &version, &other.ask()).await.unwrap_err();
+        assert!(refused.to_string().contains("do not belong together"), "{refused}");
     }
 }

@@ -158,6 +158,9 @@ impl Upstream {
         if matches!(check, Check::GoMod) && body.trim_ascii().is_empty() {
             return Err(wrong("the go.mod file is empty, and every one names its module".to_owned()));
         }
+        if let Check::Sumdb(asked) = check {
+            asked.check_form(&body).map_err(|e| wrong(format!("that is no answer of a checksum database: {e}")))?;
+        }
         Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }
 

@@ -11,6 +11,7 @@ use super::http_proxy::Through;
 use super::upstream::{Shared, Upstream};
 use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
+use crate::gomod::SumdbPath;
 use crate::report::{CredentialVerdict, RefusedRedirect};
 use crate::telemetry::Metrics;
 
@@ -92,11 +93,17 @@ impl Chain {
         Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
     }
 
-    /// What a client gets when somebody else's question to the checksum database came to nothing.
+    /// What a client gets when the checksum database is at fault, or somebody else's question to it came to nothing.
     #[must_use]
-    pub fn unavailable_fault(&self, reason: String) -> FetchError {
-        let host = self.sumdb.as_ref().map_or_else(String::new, |sumdb| sumdb.name.clone());
-        Fault { class: Class::Connect, host, reason, retry_after: None }.into()
+    pub fn sumdb_fault(&self, class: Class, reason: String) -> FetchError {
+        let host = self.sumdb_name().unwrap_or_default().to_owned();
+        Fault { class, host, reason, retry_after: None }.into()
+    }
+
+    /// What a client gets for bytes that are to be refused while the checksum database gives no verdict on them.
+    #[must_use]
+    pub fn no_verdict(&self, reason: String) -> FetchError {
+        FetchError::NoVerdict { database: self.sumdb_name().unwrap_or_default().to_owned(), reason }
     }
 
     /// Takes over what the chain before has found out of the same upstreams.
@@ -212,7 +219,9 @@ impl Chain {
             (Ok(relay), _) | (Err(_), Some(relay)) => relay,
             (Err(error), None) => return Err(error),
         };
-        match upstream.fetch(&sumdb_wanted(format!("{prefix}{path}"))).await? {
+        // Without the database's key nobody looks into it later.
+        let check = SumdbPath::parse(path).map_or(Check::Text, Check::Sumdb);
+        match upstream.fetch(&Wanted { check, ..sumdb_wanted(format!("{prefix}{path}")) }).await? {
             Fetched::Bytes(bytes) => Ok(bytes),
             Fetched::Zip { .. } => Err(FetchError::Local("a zip where text was asked".to_owned())),
         }

@@ -134,6 +134,14 @@ pub enum FetchError {
     /// A rule of the cache's policy is against it.
     #[error("this cache's policy does not allow it: {0}")]
     Denied(String),
+    /// An upstream has it, and the checksum database did not say what it must be.
+    #[error("no verdict of {database}: {reason}")]
+    NoVerdict {
+        /// The database's name.
+        database: String,
+        /// The reason in a sentence.
+        reason: String,
+    },
     /// An upstream could not answer.
     #[error(transparent)]
     Fault(#[from] Fault),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::gomod::{ModulePath, Version};
+use crate::gomod::{ModulePath, SumdbPath, Version};
 use crate::store::Growing;
 
 pub use chain::Chain;
@@ -43,6 +43,8 @@ pub enum Check {
     Info(Version),
     /// A complete zip of this module and version.
     Zip(ModulePath, Version),
+    /// What has the form of a checksum database's answer to this.
+    Sumdb(SumdbPath),
 }
 
 /// What to ask an upstream for.

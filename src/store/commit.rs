@@ -16,7 +16,7 @@ use tempfile::TempPath;
 use tokio::sync::{oneshot, watch};
 
 use super::Growing;
-use super::ledger::Room;
+use super::ledger::{self, Room};
 use super::usage::Usage;
 
 /// What arrives within this time of each other shares its syncs.
@@ -45,9 +45,14 @@ pub(super) struct Commit {
     pub(super) done: oneshot::Sender<io::Result<()>>,
 }
 
+/// Whether what is there may stay.
+pub(super) type MayStay = Box<dyn Fn(&[u8]) -> bool + Send>;
+
 pub(super) enum Content {
     /// A small object.
     Bytes(Bytes),
+    /// One that takes the place of what may not stay.
+    Unless(Bytes, MayStay),
     /// A verified zip and its hash: the `.ziphash` appears before the zip.
     Zip(Arc<Growing>, String),
 }
@@ -179,7 +184,7 @@ impl Drop for Committer {
 impl Commit {
     fn size(&self) -> u64 {
         match &self.content {
-            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Bytes(bytes) | Content::Unless(bytes, _) => bytes.len() as u64,
             Content::Zip(growing, _) => growing.progress().written,
         }
     }
@@ -188,7 +193,7 @@ impl Commit {
     fn room(&self) -> Room {
         let room = Room::of(self.size());
         match &self.content {
-            Content::Bytes(_) => room,
+            Content::Bytes(_) | Content::Unless(..) => room,
             Content::Zip(_, hash) => room.plus(Room::of(hash.len() as u64)),
         }
     }
@@ -223,6 +228,7 @@ fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64, group: Duration, long
 struct Staged {
     temp: Temp,
     to: PathBuf,
+    unless: Option<MayStay>,
 }
 
 enum Temp {
@@ -262,7 +268,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
     for (files, room, done) in staged {
         let result = match &synced {
             Ok(()) => files.into_iter().try_for_each(|file| {
-                surplus = surplus.plus(rename(file, &mut folders, usage)?);
+                surplus = surplus.plus(rename(file, tmp, &mut folders, usage)?);
                 Ok(())
             }),
             Err(error) => Err(copy(error)),
@@ -283,12 +289,15 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
 
 fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
     match content {
-        Content::Bytes(bytes) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned() }]),
+        Content::Bytes(bytes) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless: None }]),
+        Content::Unless(bytes, may_stay) => {
+            Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless: Some(may_stay) }])
+        }
         Content::Zip(growing, h1) => {
             let path = growing.path().ok_or_else(|| io::Error::new(io::ErrorKind::StorageFull, "the zip did not fit the volume"))?;
             Ok(vec![
-                Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash") },
-                Staged { temp: Temp::Shared(growing, path), to: to.to_owned() },
+                Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash"), unless: None },
+                Staged { temp: Temp::Shared(growing, path), to: to.to_owned(), unless: None },
             ])
         }
     }
@@ -308,8 +317,14 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
     paths.into_iter().try_for_each(|path| File::open(path)?.sync_all())
 }
 
-/// Returns the room of what was there before.
-fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
+/// Returns the room of what was there before, or of what was not needed.
+fn rename(file: Staged, tmp: &Path, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
+    let lock = file.unless.is_some().then(|| exclusive(tmp)).transpose()?;
+    if let Some(may_stay) = &file.unless
+        && fs::read(&file.to).is_ok_and(|there| may_stay(&there))
+    {
+        return Ok(Room::of(fs::metadata(file.temp.path())?.len()));
+    }
     let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
     usage.stamp_new(file.temp.path(), &file.to);
     let folder = file.to.parent().unwrap_or(Path::new("/"));
@@ -319,8 +334,16 @@ fn rename(file: Staged, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::R
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
         Temp::Shared(growing, _) => drop(growing),
     }
+    drop(lock);
     folders.insert(folder.to_owned());
     Ok(replaced)
+}
+
+/// A lock that only one process with this volume has. It goes with the file.
+fn exclusive(tmp: &Path) -> io::Result<File> {
+    let file = File::create(tmp.with_file_name("replace.lock"))?;
+    ledger::lock(&file);
+    Ok(file)
 }
 
 /// Gives a file its name. A folder that is missed is made: it is new, or another process evicted the last file in it, which it

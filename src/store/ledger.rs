@@ -114,7 +114,8 @@ impl Ledger {
     }
 }
 
-fn lock(file: &File) {
+/// Waits for a lock that other processes with this volume may have.
+pub(super) fn lock(file: &File) {
     let until = Instant::now() + PATIENCE;
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -123,7 +124,7 @@ fn lock(file: &File) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(error) => {
-                tracing::warn!(%error, "can't lock the account of the volume; going on without");
+                tracing::warn!(%error, "can't lock a file of the volume; going on without");
                 return;
             }
         }

@@ -10,6 +10,7 @@ mod ledger;
 mod memory;
 mod reader;
 mod scrub;
+mod tiles;
 mod trouble;
 mod usage;
 
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Report, Scrub};
+pub use tiles::kept_tile;
 
 use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Patterns, Request, Version};
@@ -135,10 +137,11 @@ impl Store {
         base.join(request.escaped())
     }
 
-    /// Where an answer of a checksum database lies.
+    /// Where the answers of a checksum database lie. Proven ones are in the folder of a key, `name+hash`; in that of a name
+    /// without one they are as they came.
     #[must_use]
-    pub fn sumdb_path(&self, name: &str, escaped: &str) -> PathBuf {
-        self.state_dir().join("sumdb").join(name).join(escaped)
+    pub fn sumdb_dir(&self, name: &str) -> PathBuf {
+        self.state_dir().join("sumdb").join(name)
     }
 
     /// Reads an object: whole, if it is not longer than `small` bytes, else its handle. Counts the use. Blocks.
@@ -195,8 +198,17 @@ impl Store {
 
     /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
     pub fn commit_later(&self, bytes: Bytes, to: PathBuf) {
+        self.send_later(Content::Bytes(bytes), to);
+    }
+
+    /// The same, unless what is there may stay. No other process with this volume changes it between the look and the change.
+    pub fn commit_later_unless(&self, bytes: Bytes, to: PathBuf, may_stay: impl Fn(&[u8]) -> bool + Send + 'static) {
+        self.send_later(Content::Unless(bytes, Box::new(may_stay)), to);
+    }
+
+    fn send_later(&self, content: Content, to: PathBuf) {
         let (done, _nobody_waits) = oneshot::channel();
-        if let Err(error) = self.committer.send(Commit { content: Content::Bytes(bytes), to, done }) {
+        if let Err(error) = self.committer.send(Commit { content, to, done }) {
             tracing::debug!(%error, "not kept");
         }
     }
@@ -337,6 +349,18 @@ mod tests {
         assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
         assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
         assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
+    }
+
+    #[test]
+    fn what_may_stay_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("x/newest");
+        for (new, newest) in [("5", "5"), ("3", "5"), ("7", "7")] {
+            // It commits before it ends.
+            open(folder.path()).commit_later_unless(Bytes::from(new), to.clone(), move |there| there >= new.as_bytes());
+            assert_eq!(fs::read_to_string(&to).unwrap(), newest);
+        }
+        assert_eq!(fs::read_dir(open(folder.path()).state_dir().join("tmp")).unwrap().count(), 0);
     }
 
     #[test]

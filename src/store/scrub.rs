@@ -3,13 +3,17 @@
 //! A zip must have the hash beside it; a zip and a go.mod file the sums that the checksum database gave, or that were seen
 //! first; an `.info` file the version of its name. What fails is moved to a quarantine, and the next request fetches it
 //! anew: nothing is served that is known to be broken, and nothing is destroyed that someone may want to look at.
+//!
+//! A database's key is not at hand here. Its look-ups count if they were proven when they came, and if their record stands in a
+//! tile that was: that of a damaged one does not.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::STATE_DIR;
-use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, Version, VersionInfo, hash_go_mod, hash_zip};
+use super::tiles::has_record;
+use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, SumdbPath, Version, VersionInfo, hash_go_mod, hash_zip};
 
 /// What is wrong with one object.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,7 +34,7 @@ pub struct Report {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Zips and go.mod files that a checksum database's answer on the volume vouches for.
+    /// Zips and go.mod files that a checksum database's answer on the volume vouches for: one that was proven and is whole.
     pub vouched: u64,
     /// What is broken.
     pub findings: Vec<Finding>,
@@ -129,14 +133,23 @@ impl Scrub {
     }
 
     fn check_sum(&self, request: &Request, h1: &str, module: &ModulePath, version: &Version) -> Result<bool, Problem> {
-        let lookup = format!("{}@{}", module.escaped(), version.escaped());
+        let lookup = SumdbPath::Lookup(module.clone(), version.clone()).escaped();
+        let mut contradiction = None;
         for database in &self.databases {
             let Ok(answer) = fs::read(database.join(&lookup)) else { continue };
-            let Ok(lookup) = Lookup::parse(&answer) else { continue };
+            // One that was damaged must not condemn what is good.
+            let Some(lookup) = Lookup::parse(&answer).ok().filter(|lookup| has_record(database, lookup)) else { continue };
             let (zip, go_mod) = lookup.hashes(module.as_str(), version.as_str());
             if let Some(sum) = if matches!(request, Request::Zip(..)) { zip } else { go_mod } {
-                return same(h1, sum, "the checksum database").map(|()| true);
+                match same(h1, sum, "the checksum database") {
+                    Ok(()) => return Ok(true),
+                    // A database that is used no more may have said something else.
+                    Err(problem) => contradiction = Some(problem),
+                }
             }
+        }
+        if let Some(problem) = contradiction {
+            return Err(problem);
         }
         let first_seen = self.root.join(STATE_DIR).join("first-seen").join(request.escaped());
         match fs::read_to_string(first_seen) {
@@ -179,15 +192,16 @@ fn same(is: &str, should: &str, whose: &str) -> Result<(), Problem> {
     if is == should { Ok(()) } else { Err(Problem::Wrong(format!("it is {is}, and {whose} says {should}"))) }
 }
 
-/// The folders of look-ups below the databases' own, whose names may hold slashes.
+/// The folders of what was proven: those of databases, whose names may hold slashes, with their key's hash. What is only relayed
+/// vouches for nothing.
 fn find_databases(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         match entry.file_name().to_str() {
-            Some("lookup") => found.push(entry.path()),
-            Some("tile") => {}
+            Some(name) if name.contains('+') => found.push(entry.path()),
+            Some("lookup" | "tile") => {}
             _ => find_databases(&entry.path(), found),
         }
     }
@@ -199,6 +213,10 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::gomod::{HASH_BYTES, Hash};
+
+    const LOOKUP: &str = ".gomodcache/sumdb/sum.example/db+00000001/lookup/a.example/m@v1.0.0";
+    const TILE: &str = ".gomodcache/sumdb/sum.example/db+00000001/tile/8/0/000.p/8";
 
     fn zip(text: &str) -> Vec<u8> {
         let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
@@ -221,16 +239,17 @@ mod tests {
         put(root, "a.example/m/@v/v1.0.0.ziphash", h1.as_bytes());
         put(root, "a.example/m/@v/v1.0.0.mod", b"module a.example/m\n");
         put(root, "a.example/m/@v/v1.0.0.info", br#"{"Version":"v1.0.0"}"#);
-        put(
-            root,
-            ".gomodcache/sumdb/sum.example/db/lookup/a.example/m@v1.0.0",
-            lookup(&h1, &hash_go_mod(b"module a.example/m\n")).as_bytes(),
-        );
+        let record = record(&h1);
+        put(root, LOOKUP, format!("7\n{record}\nnote\n").as_bytes());
+        // Seven other records, and this one.
+        let hash = Hash::of_record(record.as_bytes()).0;
+        put(root, TILE, &[&[0; 7 * HASH_BYTES], &hash[..]].concat());
         h1
     }
 
-    fn lookup(zip: &str, go_mod: &str) -> String {
-        format!("7\na.example/m v1.0.0 {zip}\na.example/m v1.0.0/go.mod {go_mod}\n\nnote\n")
+    fn record(zip: &str) -> String {
+        let go_mod = hash_go_mod(b"module a.example/m\n");
+        format!("a.example/m v1.0.0 {zip}\na.example/m v1.0.0/go.mod {go_mod}\n")
     }
 
     fn scrub(root: &Path) -> Report {
@@ -269,6 +288,37 @@ mod tests {
             assert!(!gone.exists() && folder.path().join(".gomodcache/quarantine").join(&findings[0].path).exists());
             assert_eq!(scrub(folder.path()).findings, vec![]);
         }
+    }
+
+    #[test]
+    fn a_look_up_condemns_nothing_that_is_damaged_or_that_nobody_has_proven() {
+        let folder = tempfile::tempdir().unwrap();
+        let h1 = good(folder.path());
+        let other = h1.replacen("h1:", "h1:x", 1);
+        put(folder.path(), LOOKUP, format!("7\n{}\nnote\n", record(&other)).as_bytes());
+        let report = scrub(folder.path());
+        assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
+        good(folder.path());
+        put(folder.path(), TILE, &[0; 8 * HASH_BYTES]);
+        assert_eq!(scrub(folder.path()).vouched, 0, "the tile is damaged");
+        fs::remove_file(folder.path().join(TILE)).unwrap();
+        assert_eq!(scrub(folder.path()).vouched, 0, "it was evicted");
+        // The key was changed, and so was what the database says.
+        good(folder.path());
+        let (before, record) = ("db+00000002", record(&other));
+        put(folder.path(), &LOOKUP.replace("db+00000001", before), format!("7\n{record}\nnote\n").as_bytes());
+        let hash = Hash::of_record(record.as_bytes()).0;
+        put(folder.path(), &TILE.replace("db+00000001", before), &[&[0; 7 * HASH_BYTES], &hash[..]].concat());
+        let report = scrub(folder.path());
+        assert_eq!((report.vouched, report.findings), (2, vec![]));
+        fs::remove_dir_all(folder.path().join(".gomodcache/sumdb/sum.example").join(before)).unwrap();
+        // Of a database that is only relayed, whose key nobody gave.
+        good(folder.path());
+        let database = |key: &str| folder.path().join(".gomodcache/sumdb/sum.example").join(key);
+        fs::rename(database("db+00000001"), database("db")).unwrap();
+        put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module a.example/m // by hand\n");
+        let report = scrub(folder.path());
+        assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
     }
 
     #[test]

@@ -100,8 +100,8 @@ fn a_folder_that_another_process_removed_is_made_again() {
     let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
     let mut folders = BTreeSet::new();
     for _ in 0..2 {
-        let staged = Staged { temp: Temp::Own(write(b"x", folder.path()).unwrap()), to: to.clone() };
-        rename(staged, &mut folders, &usage).unwrap();
+        let staged = Staged { temp: Temp::Own(write(b"x", folder.path()).unwrap()), to: to.clone(), unless: None };
+        rename(staged, folder.path(), &mut folders, &usage).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"x");
         fs::remove_dir_all(folder.path().join("a.example")).unwrap();
     }

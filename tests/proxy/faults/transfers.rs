@@ -212,7 +212,7 @@ pub(super) const ROWS: &[Row] = &[
         special: Special::NoVerdict(WhenUnavailable::Refuse),
         play: |asked| if asked.path.contains("sumdb") { failing(asked) } else { honest(asked) },
         file: "v1.0.0.zip",
-        says: "upstream modules.example: the checksum database can't be asked: upstream modules.example: answered 500 Internal Server Error\nthe answer was not kept; try again, or tell the upstream's owner",
+        says: "no verdict of sum.example/db: the checksum database can't be asked: upstream modules.example: answered 500 Internal Server Error\nwhenUnavailable is Refuse, so it was not served; try again later, or see what is wrong with the checksum database",
         classes: &["ok", "server_error"],
         ..PLAIN
     },

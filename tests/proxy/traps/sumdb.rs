@@ -1,6 +1,7 @@
 //! The relay of the checksum database. Verification by it is in `tests/checksums.rs`.
 
 use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, WhenUnavailable};
+use gomodcache::gomod::{HASH_BYTES, Hash, SumdbPath, TileLevel, Tree};
 
 use crate::stage::{Stage, config, entry};
 use crate::upstream::{Answer, Asked, Upstream, honest};
@@ -28,14 +29,29 @@ fn relay(asked: &Asked) -> Answer {
         Some("supported") => Answer::ok(""),
         Some("latest") => Answer::ok(format!("tree {}\n", asked.before)),
         Some("tile/8/0/000.p/7") => Answer::not_found(),
-        Some(path) => Answer::ok(format!("{path}\n")),
+        Some(path) => Answer::ok(answer(path, "relayed")),
         None => honest(asked),
     }
 }
 
 /// The database itself.
 fn database(asked: &Asked) -> Answer {
-    Answer::ok(format!("direct {}\n", asked.path))
+    Answer::ok(answer(asked.path.trim_start_matches('/'), "direct"))
+}
+
+/// What has the form of an answer. The hashes and the signature are nobody's.
+fn answer(path: &str, who: &str) -> Vec<u8> {
+    match SumdbPath::parse(path) {
+        Ok(SumdbPath::Lookup(module, version)) => {
+            let tree = Tree { size: 8, hash: Hash::of_nothing() }.text();
+            format!("7\n{module} {version} h1:{who}=\n\n{tree}\n— {NAME} AAAAAAAA\n").into_bytes()
+        }
+        Ok(SumdbPath::Tile(tile)) if tile.level() == TileLevel::Data => {
+            format!("a.example/m v1.0.0 h1:{who}=\n\n").repeat(tile.width() as usize).into_bytes()
+        }
+        Ok(SumdbPath::Tile(tile)) => vec![b'x'; tile.width() as usize * HASH_BYTES],
+        other => panic!("{path}: {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -82,7 +98,7 @@ async fn look_ups_and_tiles_are_kept_for_ever_and_the_newest_tree_never() {
     let mut stage = Stage::start(&relaying(&[&upstream], None)).await;
     let paths = ["lookup/corp.example/!tea@v1.0.0", "tile/8/0/001", "tile/8/0/001.p/7", "tile/8/data/001"];
     for path in paths {
-        assert_eq!(stage.get(&format!("/sumdb/{NAME}/{path}")).await.text(), format!("{path}\n"));
+        assert_eq!(stage.get(&format!("/sumdb/{NAME}/{path}")).await.body, Some(answer(path, "relayed")));
         stage.kept(&format!(".gomodcache/sumdb/{NAME}/{path}")).await;
     }
     assert_eq!(stage.get(&format!("/sumdb/{NAME}/latest")).await.text(), "tree 0\n");
@@ -90,14 +106,35 @@ async fn look_ups_and_tiles_are_kept_for_ever_and_the_newest_tree_never() {
     upstream.take_seen();
     stage.restart(&relaying(&[&upstream], None)).await;
     for path in paths {
-        assert_eq!(stage.get(&format!("/sumdb/{NAME}/{path}")).await.text(), format!("{path}\n"));
+        assert_eq!(stage.get(&format!("/sumdb/{NAME}/{path}")).await.body, Some(answer(path, "relayed")));
     }
     // The other spelling of `!`, which clients use if our URL has a path.
     let other = stage.get(&format!("/sumdb/{NAME}/lookup/corp.example/%21tea@v1.0.0")).await;
-    assert_eq!(other.text(), "lookup/corp.example/!tea@v1.0.0\n");
+    assert_eq!(other.body, Some(answer("lookup/corp.example/!tea@v1.0.0", "relayed")));
     assert_eq!(upstream.take_paths(), Vec::<String>::new());
     // The client asks for the full tile after that.
     assert_eq!(stage.get(&format!("/sumdb/{NAME}/tile/8/0/000.p/7")).await.status, 404);
+}
+
+/// There is no key to tell a good answer from a bad one for ever.
+#[tokio::test]
+async fn what_has_not_the_form_of_a_look_up_or_a_tile_is_a_bad_answer_and_not_kept() {
+    let upstream = Upstream::start(|asked: &Asked| match (asked.path.ends_with("/supported"), asked.before) {
+        (true, _) | (false, 2..) => relay(asked),
+        (false, 0) => Answer::ok("try later\n"),
+        (false, _) => Answer::ok(""),
+    })
+    .await;
+    let stage = Stage::start(&relaying(&[&upstream], None)).await;
+    for path in ["lookup/corp.example/!tea@v1.0.0", "tile/8/0/001", "tile/8/0/001.p/7", "tile/8/data/001"] {
+        for bad in ["try later", "nothing"] {
+            let got = stage.get(&format!("/sumdb/{NAME}/{path}")).await;
+            assert_eq!(got.status, 502, "{bad}, for {path}");
+            assert!(got.text().contains("upstream 127.0.0.1"), "{}", got.text());
+        }
+        assert_eq!(stage.get(&format!("/sumdb/{NAME}/{path}")).await.body, Some(answer(path, "relayed")));
+        stage.kept(&format!(".gomodcache/sumdb/{NAME}/{path}")).await;
+    }
 }
 
 #[tokio::test]
@@ -140,10 +177,10 @@ async fn the_database_is_asked_at_its_url_else_through_the_first_upstream_that_r
     let direct = Upstream::start(database).await;
     let path = format!("/sumdb/{NAME}/lookup/corp.example/!tea@v1.0.0");
     let explicit = Stage::start(&relaying(&[&relaying_one], Some(&direct))).await;
-    assert_eq!(explicit.get(&path).await.text(), "direct /lookup/corp.example/!tea@v1.0.0\n");
+    assert!(explicit.get(&path).await.text().contains("h1:direct="));
     assert_eq!(relaying_one.take_paths(), Vec::<String>::new());
     let found = Stage::start(&relaying(&[&silent, &relaying_one], None)).await;
-    assert_eq!(found.get(&path).await.text(), "lookup/corp.example/!tea@v1.0.0\n");
+    assert!(found.get(&path).await.text().contains("h1:relayed="));
     assert_eq!(silent.take_paths(), ["/sumdb/sum.example/db/supported"]);
 }
 
