@@ -22,10 +22,6 @@ const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
 impl Cache {
     /// Answers with what is young enough, else asks; and with what is too old, while or because nobody answers.
     pub(super) async fn answer_mutable(self: &Arc<Self>, request: &Arc<Request>) -> (Answer, Outcome) {
-        // A list that was kept names versions that nobody can fetch any more.
-        if matches!(**request, Request::List(_)) && self.is_offline() {
-            return self.answer_offline(request);
-        }
         if let Some(error) = self.known_absent(request) {
             return (Answer::Error(error), Outcome::Negative);
         }

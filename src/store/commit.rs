@@ -278,7 +278,8 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
         results.push((result, done));
     }
     // The objects are visible and whole; a lost folder entry is a lost second, not a torn file.
-    if let Err(error) = sync(folders.iter().map(PathBuf::as_path), tmp) {
+    // One that another process has emptied since is gone.
+    if let Err(error) = sync(folders.iter().map(PathBuf::as_path).filter(|folder| folder.exists()), tmp) {
         tracing::warn!(%error, "can't sync the cache's folders");
     }
     for (result, done) in results {

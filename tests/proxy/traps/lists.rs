@@ -115,23 +115,6 @@ async fn offline_a_list_is_made_of_the_tags_that_are_cached() {
 }
 
 #[tokio::test]
-async fn offline_a_list_that_was_kept_names_nothing_that_is_not_cached() {
-    let two = |asked: &Asked| if asked.path.ends_with("/list") { Answer::ok("v1.0.0\nv1.1.0\n") } else { honest(asked) };
-    let upstream = Upstream::start(two).await;
-    let mut stage = Stage::start(&config(&[&upstream])).await;
-    assert_eq!(stage.tea("list").await.text(), "v1.0.0\nv1.1.0\n");
-    stage.tea("v1.0.0.info").await;
-    stage.kept(LIST).await;
-    stage.kept("corp.example/!tea/@v/v1.0.0.info").await;
-    stage.configure(&config(&[]));
-    eventually("the list without an upstream", async || stage.tea("list").await.text() == "v1.0.0\n").await;
-    // However young what was kept is.
-    grow_old(&stage, LIST, 0).await;
-    stage.restart(&config(&[])).await;
-    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
-}
-
-#[tokio::test]
 async fn pseudo_versions_in_an_upstreams_list_are_left_out_and_times_are_kept() {
     let upstream = Upstream::start(|_: &Asked| {
         Answer::ok("v1.0.0\nv0.0.0-20240101000000-abcdefabcdef\nv1.1.0 2024-01-01T00:00:00Z\nv1.1.1-0.20240101000000-abcdefabcdef\n")

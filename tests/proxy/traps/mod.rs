@@ -21,7 +21,7 @@
 //! | a list that did not change costs a 304 | `lists::a_list_that_did_not_change_…`, `lists::a_tag_is_sent_…` |
 //! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
 //! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
-//! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached`, `lists::offline_a_list_that_was_kept_…` |
+//! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
 //! | the prefixes of a package's path are asked for as modules | `packages::a_package_of_a_cached_module_is_no_module_…` |
 //! | an empty 200 list makes the client ask `@latest` | `lists::an_empty_list_is_a_200_…` |
 //! | another database: 404, no outbound call | `sumdb::another_database_is_404_…` |
