@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod config;
+mod connections;
 pub mod gomod;
 pub mod operator;
 pub mod proxy;

@@ -19,8 +19,9 @@ use super::connection::{Answering, Connection};
 use super::labels::{Counters, Endpoint, Outcome};
 use super::look_ahead::{LookAhead, Trail};
 use super::respond;
+use crate::connections::accept;
 use crate::gomod::Request;
-use crate::telemetry::{Health, Metrics, accept};
+use crate::telemetry::{Health, Metrics};
 
 /// How long running answers may take after SIGTERM; the pod's grace period is 30 s.
 const DRAIN: Duration = Duration::from_secs(25);

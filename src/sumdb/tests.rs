@@ -14,6 +14,15 @@ fn start(folder: &Path, fake: &Fake) -> Database {
     Database::new(fake.verifier(), Store::open(folder, None, &Arc::new(Metrics::new().unwrap())).unwrap())
 }
 
+/// A process that knows of 90 records, where another one has kept a tree of 100 since.
+async fn left_behind(folder: &Path, fake: &Fake) -> Database {
+    assert_eq!(sums(&start(folder, fake), fake, 7).await, right(fake, 7));
+    let (ahead, behind) = (start(folder, fake), start(folder, fake));
+    fake.sign(100);
+    assert_eq!(sums(&ahead, fake, 8).await, right(fake, 8));
+    behind
+}
+
 async fn sums(database: &Database, fake: &Fake, record: u64) -> Result<[Option<String>; 2], Missing> {
     let (module, version) = module(record);
     database.sums(&module, &version, &fake.ask()).await.map(|sums| [sums.zip, sums.go_mod])
@@ -195,11 +204,7 @@ async fn a_kept_look_up_that_shows_a_fork_stays_as_its_evidence() {
 async fn the_newest_tree_on_the_volume_never_goes_back() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new(1, 90);
-    assert_eq!(sums(&start(folder.path(), &fake), &fake, 7).await, right(&fake, 7));
-    let (ahead, behind) = (start(folder.path(), &fake), start(folder.path(), &fake));
-    fake.sign(100);
-    assert_eq!(sums(&ahead, &fake, 8).await, right(&fake, 8));
-    drop(ahead);
+    let behind = left_behind(folder.path(), &fake).await;
     assert_eq!(newest(folder.path()), "100");
     fake.sign(95);
     assert_eq!(sums(&behind, &fake, 9).await, right(&fake, 9));
@@ -220,11 +225,7 @@ async fn the_newest_tree_on_the_volume_never_goes_back() {
 async fn a_tree_that_another_process_has_seen_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new(1, 90);
-    assert_eq!(sums(&start(folder.path(), &fake), &fake, 7).await, right(&fake, 7));
-    let (ahead, behind) = (start(folder.path(), &fake), start(folder.path(), &fake));
-    fake.sign(100);
-    assert_eq!(sums(&ahead, &fake, 8).await, right(&fake, 8));
-    drop(ahead);
+    let behind = left_behind(folder.path(), &fake).await;
     let fork = Fake::forked(1, 95, 91);
     let refused = sums(&behind, &fork, 9).await.unwrap_err();
     assert!(refused.to_string().contains("do not belong together"), "{refused}");

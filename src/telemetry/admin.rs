@@ -14,7 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::accept;
+use crate::connections::accept;
 
 /// How long a connection may take to send a request's head, or rest between two: longer than most scrapes are apart.
 const HEAD: Duration = Duration::from_secs(90);

@@ -1,13 +1,11 @@
 //! Logging, the admin server and shutdown: what both commands need and neither owns.
 
-mod accept;
 mod admin;
 mod logging;
 mod metrics;
 mod process;
 mod shutdown;
 
-pub(crate) use accept::accept;
 pub use admin::{Health, serve_admin};
 pub use logging::init_logging;
 pub use metrics::Metrics;
