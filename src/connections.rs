@@ -54,17 +54,8 @@ where
             }
         };
         let _best_effort = stream.set_nodelay(true);
-        let (watcher, connect, builder, shutdown) = (graceful.watcher(), Arc::clone(&connect), builder.clone(), shutdown.clone());
+        let (watcher, connect, builder) = (graceful.watcher(), Arc::clone(&connect), builder.clone());
         tokio::spawn(async move {
-            // Clients open connections in advance: one on which nothing was said is not waited for at the end.
-            let has_begun = tokio::select! {
-                biased;
-                readable = tokio::time::timeout(head, stream.readable()) => matches!(readable, Ok(Ok(()))),
-                () = shutdown.cancelled() => false,
-            };
-            if !has_begun {
-                return;
-            }
             let (io, service) = connect(stream, client);
             let connection = builder.serve_connection(TokioIo::new(io), service);
             if let Err(error) = watcher.watch(connection).await {

@@ -4,11 +4,11 @@
 //! nobody takes the lines, the newest are dropped and counted; requests never wait for a log.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use itoa::Buffer;
 use prometheus::IntCounter;
 
 use super::labels::{Endpoint, Outcome};
@@ -21,7 +21,8 @@ const MAX_BYTES: usize = 4 << 20;
 
 /// One request.
 pub(super) struct Line<'a> {
-    pub(super) client: SocketAddr,
+    /// Address and port.
+    pub(super) client: &'a str,
     pub(super) endpoint: Endpoint,
     /// As it stands in the request.
     pub(super) path: &'a str,
@@ -66,7 +67,7 @@ impl AccessLog {
             return;
         }
         let before = state.lines.len();
-        state.append(line);
+        state.append(line, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
         if before == 0 || (before < ENOUGH && state.lines.len() >= ENOUGH) {
             self.shared.wake.notify_one();
         }
@@ -110,28 +111,31 @@ impl Shared {
 }
 
 impl State {
-    fn append(&mut self, line: &Line<'_>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// `now`: since 1970.
+    fn append(&mut self, line: &Line<'_>, now: Duration) {
         if self.second.0 != now.as_secs() {
             let second = i64::try_from(now.as_secs()).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
             let text = second.map(|s| s.strftime("%Y-%m-%dT%H:%M:%S").to_string()).unwrap_or_default();
             self.second = (now.as_secs(), text);
         }
-        let Line { client, endpoint, path, status, outcome, bytes, elapsed } = line;
-        let (endpoint, outcome) = (endpoint.as_str(), outcome.as_str());
-        let (second, millis, micros) = (&self.second.1, now.subsec_millis(), elapsed.as_micros());
-        // Writing to a Vec can't fail. A path of a request target holds neither quotes that matter nor control
-        // characters unless a client means harm, so the cheap test comes first.
-        let _infallible = write!(
-            self.lines,
-            r#"{{"timestamp":"{second}.{millis:03}Z","target":"access","client":"{client}","endpoint":"{endpoint}","path":"#
-        );
+        let Line { client, endpoint, path, status, outcome, bytes, elapsed } = *line;
+        // Put together by hand: with formats it was a sixteenth of a hit's time in user mode.
+        let [mut millis, mut code, mut length, mut micros] = [Buffer::new(); 4];
+        // Three digits.
+        let millis = millis.format(1000 + now.subsec_millis()).strip_prefix('1').unwrap_or_default();
+        let lines = &mut self.lines;
+        let mut put = |texts: &[&str]| texts.iter().for_each(|text| lines.extend_from_slice(text.as_bytes()));
+        put(&[r#"{"timestamp":""#, &self.second.1, ".", millis, r#"Z","target":"access","client":""#, client]);
+        put(&[r#"","endpoint":""#, endpoint.as_str(), r#"","path":"#]);
+        // A path of a request target holds neither quotes that matter nor control characters unless a client means harm, so the
+        // cheap test comes first.
         if path.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
-            let _infallible = write!(self.lines, "\"{path}\"");
-        } else {
-            let _infallible = serde_json::to_writer(&mut self.lines, path);
+            put(&["\"", path, "\""]);
+        } else if let Ok(quoted) = serde_json::to_string(path) {
+            put(&[&quoted]);
         }
-        let _infallible = writeln!(self.lines, r#","status":{status},"result":"{outcome}","bytes":{bytes},"microseconds":{micros}}}"#);
+        put(&[r#","status":"#, code.format(status), r#","result":""#, outcome.as_str()]);
+        put(&[r#"","bytes":"#, length.format(bytes), r#","microseconds":"#, micros.format(elapsed.as_micros()), "}\n"]);
     }
 }
 
@@ -142,7 +146,7 @@ mod tests {
 
     fn line(path: &str) -> Line<'_> {
         Line {
-            client: "203.0.113.7:1234".parse().unwrap(),
+            client: "203.0.113.7:1234",
             endpoint: Endpoint::Zip,
             path,
             status: 200,
@@ -157,10 +161,29 @@ mod tests {
         let mut state = State::default();
         for path in ["/corp.example/!tea/@v/v1.0.0.zip", "/\"},{\"x\":\"", "/é\n\u{7f}"] {
             state.lines.clear();
-            state.append(&line(path));
+            state.append(&line(path), Duration::ZERO);
             let value: serde_json::Value = serde_json::from_slice(&state.lines).unwrap();
             assert_eq!((value["path"].as_str(), value["result"].as_str()), (Some(path), Some("hit")));
             assert_eq!(state.lines.iter().filter(|b| **b == b'\n').count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_fetched_what_when_with_which_result() {
+        let mut state = State::default();
+        for (millis, text) in [(7, "007"), (117, "117"), (1_000, "000")] {
+            state.lines.clear();
+            state.append(&line("/corp.example/!tea/@v/v1.0.0.zip"), Duration::from_millis(1_790_000_000_000 + millis));
+            let second = if millis < 1_000 { 20 } else { 21 };
+            let expected = format!(
+                concat!(
+                    r#"{{"timestamp":"2026-09-21T14:13:{second}.{text}Z","target":"access","client":"203.0.113.7:1234","endpoint":"zip","#,
+                    r#""path":"/corp.example/!tea/@v/v1.0.0.zip","status":200,"result":"hit","bytes":17,"microseconds":42}}"#
+                ),
+                second = second,
+                text = text
+            );
+            assert_eq!(String::from_utf8_lossy(&state.lines), expected + "\n");
         }
     }
 
@@ -169,7 +192,7 @@ mod tests {
         let shared = Shared { state: Mutex::default(), wake: Condvar::new() };
         {
             let mut state = shared.state.lock().unwrap();
-            state.append(&line("/x"));
+            state.append(&line("/x"), Duration::ZERO);
             state.closed = true;
         }
         let mut out = Vec::new();

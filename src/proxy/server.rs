@@ -39,7 +39,8 @@ pub(super) struct Service {
 
 /// Who asks, on which connection.
 struct Peer {
-    client: SocketAddr,
+    /// As the log has it.
+    client: String,
     trail: Trail,
     answering: Answering,
 }
@@ -51,7 +52,7 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
     let connect = move |stream, client: SocketAddr| {
         let (state, answering) = (Arc::clone(&of_connections), Answering::default());
         let connection = Connection::new(stream, answering.clone());
-        let peer = Arc::new(Peer { client, trail: state.look_ahead.trail(client.ip()), answering });
+        let peer = Arc::new(Peer { client: client.to_string(), trail: state.look_ahead.trail(client.ip()), answering });
         let service = service_fn(move |request| {
             let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
             async move { Ok::<_, Infallible>(handle(&state, &peer, request).await) }
@@ -103,7 +104,7 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
     let elapsed = started.elapsed();
     let (status, bytes) = (response.status().as_u16(), if is_head { 0 } else { length });
     service.counters.count(endpoint, outcome, elapsed, bytes);
-    service.log.log(&Line { client: *client, endpoint, path, status, outcome, bytes, elapsed });
+    service.log.log(&Line { client, endpoint, path, status, outcome, bytes, elapsed });
     if is_head { respond::without_body(response) } else { response }
 }
 
