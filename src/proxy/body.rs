@@ -153,6 +153,14 @@ impl GrowingBody {
     }
 }
 
+/// All of a zip that is not longer than a piece, if it has arrived and the page cache has it.
+pub(super) fn in_full(growing: &Growing) -> Option<Bytes> {
+    let length = usize::try_from(growing.progress().written).ok().filter(|length| *length <= PIECE)?;
+    let read = read_cached(&growing.file(), 0, length)?.ok()?;
+    // A buffer goes back to the others.
+    (read.len() == length).then(|| Bytes::copy_from_slice(&read))
+}
+
 /// Reads what the page cache has without waiting for a disk; `None`: not now, or not on this file system.
 fn read_cached(file: &File, offset: u64, length: usize) -> Option<io::Result<Bytes>> {
     let mut buffer = Buffer::take();

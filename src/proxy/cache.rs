@@ -138,7 +138,7 @@ impl Cache {
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
-            Ok(Content::Unproven(bytes)) => (fresh(bytes, Duration::ZERO, request), outcome),
+            Ok(Content::Passing(bytes)) => (fresh(bytes, Duration::ZERO, request), outcome),
             Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
                 let outcome = outcome_of(&error);
@@ -263,7 +263,7 @@ impl Cache {
             Verdict::Wrong(reason) => Err(chain.verification_fault(reason.clone())),
             Verdict::Pending(reason) if verify.when_unavailable == WhenUnavailable::Refuse => Err(chain.no_verdict(reason.clone())),
             Verdict::Pending(_) => Ok(content.clone().unproven()),
-            Verdict::Good => Ok(content.clone()),
+            Verdict::Good => Ok(content.clone().proven()),
         });
         let verdict = match verdict {
             Verdict::Pending(_) if verify.when_unavailable == WhenUnavailable::Serve => {
@@ -297,7 +297,7 @@ impl Cache {
 
     async fn keep(&self, content: Content, hash: String, file: PathBuf) {
         let commit = match content {
-            Content::Small(bytes) | Content::Unproven(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
+            Content::Small(bytes) | Content::Passing(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
             Content::Zip(growing) => self.store.commit_zip(growing, hash, file.clone()).await,
         };
         if let Err(error) = commit {

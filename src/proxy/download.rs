@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::body::in_full;
 use super::mutable::FRESH;
 use crate::gomod::Request;
 use crate::source::FetchError;
@@ -23,17 +24,25 @@ const MAX_DOWNLOADS: usize = 4_096;
 pub(super) enum Content {
     /// A small object.
     Small(Bytes),
-    /// A small object without a verdict: for those who wait, and for nobody later.
-    Unproven(Bytes),
+    /// A small object for those who wait, and for nobody later.
+    Passing(Bytes),
     /// A zip: verified if the download has ended, else as far as it may be shown.
     Zip(Arc<Growing>),
 }
 
 impl Content {
-    /// The same, for those who wait and for nobody later.
+    /// The same without a verdict.
     pub(super) fn unproven(self) -> Self {
         match self {
-            Self::Small(bytes) => Self::Unproven(bytes),
+            Self::Small(bytes) => Self::Passing(bytes),
+            other => other,
+        }
+    }
+
+    /// The same after its verdict: a short zip, of which nobody was shown anything before, is read once for all who wait.
+    pub(super) fn proven(self) -> Self {
+        match self {
+            Self::Zip(growing) if growing.is_wanted() => in_full(&growing).map_or(Self::Zip(growing), Self::Passing),
             other => other,
         }
     }
@@ -253,5 +262,23 @@ mod tests {
         assert!(download.content().now_or_never().is_none());
         assert!(wanted.now_or_never().is_some());
         drop(ended);
+    }
+
+    #[tokio::test]
+    async fn a_short_zip_is_read_once_for_all_who_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(folder.path(), None, &Arc::new(crate::telemetry::Metrics::new().unwrap())).unwrap();
+        for (length, is_wanted) in [(50_000, true), (50_000, false), (100_000, true)] {
+            let growing = Arc::new(store.growing().unwrap());
+            let bytes = Bytes::from(vec![7; length]);
+            growing.append(vec![bytes.clone()]).await.unwrap();
+            if is_wanted {
+                growing.want();
+            }
+            match Content::Zip(growing).proven() {
+                Content::Passing(read) => assert!(is_wanted && length == 50_000 && read == bytes),
+                other => assert!(matches!(other, Content::Zip(_)) && !(is_wanted && length == 50_000)),
+            }
+        }
     }
 }

@@ -81,7 +81,7 @@ impl Cache {
                 }
                 Ahead::Fetched(wants_bytes.then_some(bytes))
             }
-            Ok(Content::Unproven(bytes)) => Ahead::Fetched(wants_bytes.then_some(bytes)),
+            Ok(Content::Passing(bytes)) => Ahead::Fetched(wants_bytes.then_some(bytes)),
             Ok(Content::Zip(_)) => Ahead::Fetched(None),
             Err(FetchError::HeldBack) => Ahead::Failed,
             Err(FetchError::Fault(fault)) if fault.class.is_trouble() => Ahead::Failed,

@@ -39,7 +39,7 @@ impl Cache {
         let epoch = self.memory.epoch();
         let (content, outcome) = self.download(request).await;
         match (content, kept) {
-            (Ok(Content::Small(bytes) | Content::Unproven(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
+            (Ok(Content::Small(bytes) | Content::Passing(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
             (Err(error @ FetchError::NotFound { .. }), _) => {
                 self.remember_absent(request, &error, epoch);
