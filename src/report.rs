@@ -65,6 +65,8 @@ pub enum StorageTrouble {
     Full,
     /// Mounted read-only.
     ReadOnly,
+    /// Nothing more may be evicted, and there is no room below the cache's limit.
+    Limit,
     /// Something that a later proxy knows of.
     #[serde(other)]
     Unknown,

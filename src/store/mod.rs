@@ -233,10 +233,11 @@ impl Store {
         })
     }
 
-    /// Why the volume takes nothing new, if that is so: seen at a failed write, and looked at again now. Blocks.
+    /// Why nothing new is kept, if that is so: seen at a failed write, and looked at again now. Blocks.
     #[must_use]
     pub fn trouble(&self) -> Option<StorageTrouble> {
-        self.trouble.look(&self.state_dir().join("tmp"))
+        let of_volume = self.trouble.look(&self.state_dir().join("tmp"));
+        of_volume.or_else(|| self.usage.is_refusing().then_some(StorageTrouble::Limit))
     }
 
     /// The tagged versions of a module whose `.info` is here, for a list without an upstream.

@@ -36,7 +36,7 @@ pub(super) struct Usage {
     ghosts: Mutex<Ghosts>,
     /// What must be kept, and when that was added up.
     kept: Mutex<Option<(Instant, Room)>>,
-    /// It was said that there is no room.
+    /// There was no room when some was asked for last; it was said.
     refused: AtomicBool,
     /// The process ends: a long count is given up.
     stopping: AtomicBool,
@@ -92,6 +92,11 @@ impl Usage {
     /// Whether an object would not fit though everything else went.
     pub(super) fn can_never_hold(&self, size: u64) -> bool {
         size > share(self.limit(), LOW_WATERMARK)
+    }
+
+    /// Whether there was no room when some was asked for last.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether the limit can be kept already: an earlier process counted.
@@ -168,6 +173,7 @@ impl Usage {
             }
             return Err(error);
         }
+        self.refused.store(false, Ordering::Relaxed);
         self.publish(self.ledger.last().room);
         Ok(booking)
     }

@@ -132,6 +132,9 @@ async fn what_its_own_pod_says_becomes_conditions_with_what_to_do() {
     assert!(message.contains("let spec.storage.size grow"), "{message}");
     proxy.answers(says(lagging(json!({"storage": "ReadOnly"}))).await);
     await_reason(&stage, "ilex", "StorageReady", "VolumeReadOnly").await;
+    proxy.answers(says(lagging(json!({"storage": "Limit"}))).await);
+    let message = await_reason(&stage, "ilex", "StorageReady", "LimitReached").await;
+    assert!(message.contains("or raise spec.storage.evictAbovePercent"), "{message}");
     let redirect = |host: &str| json!({"upstream": "203.0.113.7", "host": host});
     let redirects = json!([redirect("storage.corp.example"), redirect("Bad host]"), {"upstream": "other.example", "host": "x.example"}]);
     proxy.answers(says(lagging(json!({"redirects": redirects}))).await);

@@ -118,6 +118,10 @@ pub(crate) fn storage(survey: &Survey) -> Option<Verdict> {
     let (reason, what) = match trouble {
         StorageTrouble::Full => ("VolumeFull", "is full: let spec.storage.size grow, or lower spec.storage.evictAbovePercent"),
         StorageTrouble::ReadOnly => ("VolumeReadOnly", "is read-only: see the node's log, and delete the pod when the volume is well"),
+        StorageTrouble::Limit => (
+            "LimitReached",
+            "has no room below the cache's limit, and nothing more may be evicted: let spec.storage.size grow, or raise spec.storage.evictAbovePercent",
+        ),
         StorageTrouble::Unknown => ("VolumeTrouble", "takes nothing new: see the pod's log"),
     };
     Some((false, reason, format!("the volume of pod {} {what}. What is cached is served, and the rest passes through", seen.name)))

@@ -250,10 +250,12 @@ fn what_must_be_kept_and_leaves_no_room_costs_nothing_else() {
         let refused = usage.reserve(room(3)).map(drop).map_err(|error| error.kind());
         assert_eq!(refused, Err(io::ErrorKind::StorageFull));
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
+        assert!(usage.is_refusing());
     }
     assert_eq!(usage.ledger.last().room.bytes, 10 * BLOCK, "what is refused is not booked");
     put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
     assert!(on_disk(folder.path()) <= 9 * BLOCK, "what fits beside it takes the place of others");
+    assert!(!usage.is_refusing());
 }
 
 #[test]
