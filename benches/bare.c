@@ -3,8 +3,10 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,15 +23,16 @@ static size_t answer_length;
 static int file;
 static off_t file_length, sent[CONNECTIONS]; // how much of the file, by connection
 
-// Sends until the connection takes no more.
+// Sends until the connection takes no more. Returns what to wait for; nothing if the client has gone.
 static int send_file(int connection) {
     while (sent[connection] < file_length)
-        if (sendfile(connection, file, &sent[connection], file_length - sent[connection]) < 0) return EPOLLOUT;
+        if (sendfile(connection, file, &sent[connection], file_length - sent[connection]) < 0) return errno == EAGAIN ? EPOLLOUT : 0;
     return EPOLLIN;
 }
 
 int main(int count, char **arguments) {
     struct stat status;
+    signal(SIGPIPE, SIG_IGN);
     if (count != 3 || (file = open(arguments[2], O_RDONLY)) < 0 || fstat(file, &status)) err(2, "bare PORT FILE");
     answer_length = sprintf(answer, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %ld\r\n"
         "date: Sun, 22 Nov 2026 13:00:00 GMT\r\n\r\n", (long)status.st_size);
@@ -61,7 +64,8 @@ int main(int count, char **arguments) {
                 send(connection, answer, answer_length, MSG_NOSIGNAL | (file_length ? MSG_MORE : 0));
                 if (file_length) next = send_file(connection);
             }
-            if (next == EPOLLOUT || events[i].events & EPOLLOUT) {
+            if (!next) close(connection);
+            else if (next == EPOLLOUT || events[i].events & EPOLLOUT) {
                 event = (struct epoll_event){.events = next, .data.fd = connection};
                 epoll_ctl(poll, EPOLL_CTL_MOD, connection, &event);
             }
