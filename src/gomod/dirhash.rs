@@ -1,7 +1,9 @@
 //! `h1:` hashes, and the checks without which a zip is not a module's.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Error, Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +14,9 @@ use super::zip_directory::{Entry, body_offset, read_directory};
 use super::zip_rules::{MAX_ZIP_BYTES, Rules, ZipError, check_module};
 use super::{ModulePath, Version};
 
+/// About so many bytes of contents are one thread's work, before it takes the next.
+const PART_BYTES: u64 = 1 << 20;
+
 /// Reads a whole module zip, checks it as the go command does before it unpacks one, and returns its `h1:` hash.
 ///
 /// The hash is that of `HashZip` of `golang.org/x/mod/sumdb/dirhash`, the rules are those of `CheckZip` of
@@ -20,21 +25,85 @@ use super::{ModulePath, Version};
 /// # Errors
 /// See [`ZipError`]. All but [`ZipError::Io`] are verdicts on the zip.
 pub fn hash_zip<R: Read + Seek>(mut zip: R, module: &ModulePath, version: &Version) -> Result<String, ZipError> {
+    let entries = entries_of(&mut zip, module, version)?;
+    let packed = AtomicU64::new(0);
+    let digests = hash_entries(&mut zip, &entries, &mut ContentReader::new(&packed))?;
+    Ok(h1(named(entries, digests)))
+}
+
+/// The same with several threads, this one included. Each reads a clone of the zip.
+///
+/// # Errors
+/// The same. Of several faults the first in the zip is told.
+pub fn hash_zip_with<R>(mut zip: R, module: &ModulePath, version: &Version, threads: usize) -> Result<String, ZipError>
+where
+    R: Read + Seek + Clone + Sync,
+{
+    let entries = entries_of(&mut zip, module, version)?;
+    let parts = parts(&entries);
+    let (next, packed) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = || {
+        let (mut zip, mut reader, mut done) = (zip.clone(), ContentReader::new(&packed), Vec::new());
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(at) else { return done };
+            let digests = hash_entries(&mut zip, part, &mut reader);
+            if digests.is_err() {
+                // What comes before is being hashed already, and what comes after is of no use.
+                next.fetch_max(parts.len(), Ordering::Relaxed);
+            }
+            done.push((at, digests));
+        }
+    };
+    let mut done = thread::scope(|scope| {
+        // A machine that has no thread left has this one.
+        let start = |_| thread::Builder::new().name("zip".to_owned()).spawn_scoped(scope, work).ok();
+        let helpers: Vec<_> = (1..threads.min(parts.len())).filter_map(start).collect();
+        let mut done = work();
+        for helper in helpers {
+            done.extend(helper.join().map_err(|_| Error::other("a thread that hashed a zip failed"))?);
+        }
+        Ok::<_, ZipError>(done)
+    })?;
+    done.sort_unstable_by_key(|(at, _)| *at);
+    let mut digests = Vec::with_capacity(entries.len());
+    for (_, part) in done {
+        digests.append(&mut part?);
+    }
+    Ok(h1(named(entries, digests)))
+}
+
+/// What a zip holds, after all checks for which no content is read.
+fn entries_of<R: Read + Seek>(zip: &mut R, module: &ModulePath, version: &Version) -> Result<Vec<Entry>, ZipError> {
     check_module(module, version)?;
     let size = zip.seek(SeekFrom::End(0))?;
     if size > MAX_ZIP_BYTES {
         return Err(ZipError::TooLarge);
     }
-    let entries = read_directory(&mut zip, size)?;
+    let entries = read_directory(zip, size)?;
     check_entries(&entries, module, version)?;
-    check_folders(&mut zip, &entries)?;
-    let mut reader = ContentReader::new();
-    let mut lines = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let digest = if is_folder(&entry) { empty_digest() } else { reader.digest(&mut zip, &entry)? };
-        lines.push((entry.name, digest));
-    }
-    Ok(h1(lines))
+    check_folders(zip, &entries)?;
+    Ok(entries)
+}
+
+/// Neighbours stay together, since they are read together.
+fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut room = PART_BYTES;
+    entries
+        .chunk_by(|_, next| {
+            let fits = room.checked_sub(next.size);
+            room = fits.unwrap_or(PART_BYTES);
+            fits.is_some()
+        })
+        .collect()
+}
+
+fn hash_entries<R: Read + Seek>(zip: &mut R, entries: &[Entry], reader: &mut ContentReader<'_>) -> Result<Vec<Digest>, ZipError> {
+    entries.iter().map(|entry| if is_folder(entry) { Ok(empty_digest()) } else { reader.digest(zip, entry) }).collect()
+}
+
+fn named(entries: Vec<Entry>, digests: Vec<Digest>) -> Vec<(Vec<u8>, Digest)> {
+    entries.into_iter().map(|entry| entry.name).zip(digests).collect()
 }
 
 fn check_entries(entries: &[Entry], module: &ModulePath, version: &Version) -> Result<(), ZipError> {
@@ -122,6 +191,39 @@ mod tests {
     fn the_order_of_entries_does_not_matter() {
         let (a, b) = ("corp.example/a@v1.0.0/a.go", "corp.example/a@v1.0.0/go.mod");
         assert_eq!(hash(zip(&[a, b])).unwrap(), hash(zip(&[b, a])).unwrap());
+    }
+
+    #[test]
+    fn however_many_threads_hash_a_zip_they_say_the_same() {
+        let (module, version) = (ModulePath::new("corp.example/a").unwrap(), Version::new("v1.0.0").unwrap());
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for i in 0..100_u32 {
+            writer.start_file(format!("corp.example/a@v1.0.0/{i}"), SimpleFileOptions::default()).unwrap();
+            // 12 MB in all, some larger than a part.
+            let content: Vec<u8> = (0..if i % 33 == 0 { 500_000 } else { 10_000 }).flat_map(|j: u32| (i * j).to_le_bytes()).collect();
+            writer.write_all(&content).unwrap();
+        }
+        let mut zip = writer.finish().unwrap().into_inner();
+        let hash = |zip: &[u8], threads| hash_zip_with(Cursor::new(zip), &module, &version, threads).map_err(|e| e.to_string());
+        let alone = |zip: &[u8]| hash_zip(Cursor::new(zip), &module, &version).map_err(|e| e.to_string());
+        assert_eq!((hash(&zip, 1), hash(&zip, 4)), (alone(&zip), alone(&zip)));
+        assert!(hash(&zip, 4).is_ok());
+        // Several faults, the first of them not in the first part.
+        for at in [zip.len() * 3 / 4, zip.len() / 2, zip.len() / 3] {
+            zip[at] ^= 0x55;
+            assert_eq!(hash(&zip, 4), alone(&zip));
+            assert!(hash(&zip, 4).is_err());
+        }
+    }
+
+    #[test]
+    fn parts_are_neighbours_and_none_is_forgotten() {
+        let entry = |size| Entry { name: Vec::new(), method: 0, has_descriptor: false, crc: 0, packed: 0, size, header: 0 };
+        let sizes = [3, PART_BYTES, 1, 1, PART_BYTES - 1, 2 * PART_BYTES, u64::MAX, 0, 5];
+        let entries = sizes.map(entry);
+        let parts: Vec<Vec<u64>> = parts(&entries).iter().map(|part| part.iter().map(|entry| entry.size).collect()).collect();
+        assert_eq!(parts.concat(), sizes);
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 3, 1, 3]);
     }
 
     #[test]

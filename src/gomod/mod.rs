@@ -28,7 +28,7 @@ mod zip_fields;
 mod zip_package;
 mod zip_rules;
 
-pub use dirhash::{hash_go_mod, hash_zip};
+pub use dirhash::{hash_go_mod, hash_zip, hash_zip_with};
 pub use file_path::{FilePathError, check_file_path, fold};
 pub use go_mod::{GoMod, GoModError, Requirement, synthesized_go_mod};
 pub use go_sum::{GoSumError, Sum, SummedFile, parse_go_sum};

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod body;
+mod breakers;
 mod cache;
 mod connection;
 mod download;
@@ -120,6 +121,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         config_versions: settings.config_versions.clone(),
     };
     let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
+    breakers::register(&metrics.registry, Arc::clone(&live))?;
     let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(

@@ -1,6 +1,7 @@
 //! The body of an answer and the verdict on it: small ones in memory, zips into a growing file that others read already.
 
 use std::io::Read;
+use std::num::NonZero;
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 
@@ -13,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo, ZipError, hash_zip};
+use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo, ZipError, hash_zip_with};
 use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
@@ -22,9 +23,13 @@ const MAX_SMALL_BYTES: u64 = 16 << 20;
 const MAX_ERROR_BYTES: usize = 4 << 10;
 /// At most this many received pieces are written at once.
 const PIECES: usize = 32;
-/// How many zips that no client waits for are checked at once: with half of the processors, in the order in which they came.
-/// All at once, each would be late, and the one that a client needs first no sooner than the rest.
-static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, |n| n.get().div_ceil(2))));
+/// How many zips that no client waits for are checked at once: with half of the processors, in the order in which they came, and
+/// with those that are left by what clients wait for. All at once, each would be late, and the one that a client needs first no
+/// sooner than the rest.
+static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors().div_ceil(2)));
+/// A client waits for the check of a long zip; with each processor that no other such check uses it is shorter.
+static HELPERS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors() - 1));
+const LONG: u64 = 4 << 20;
 
 impl Upstream {
     /// Takes a body. The first `skip` bytes of a zip are here already, from a transfer that broke.
@@ -170,7 +175,9 @@ impl Upstream {
         };
         let _turn = turn(file, &CHECKS_AHEAD).await;
         let reader = file.reader();
-        let verdict = tokio::task::spawn_blocking(move || hash_zip(reader, &module, &version));
+        let helpers = helpers(file, &HELPERS);
+        let threads = 1 + helpers.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let verdict = tokio::task::spawn_blocking(move || hash_zip_with(reader, &module, &version, threads));
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
         let h1 = hash.map_err(|error| match error {
             ZipError::Io(error) => FetchError::Local(error.to_string()),
@@ -239,13 +246,24 @@ impl Upstream {
     }
 }
 
-/// Waits for one of the places, unless a client waits: then there is always one.
+/// Waits for one of the places, unless a client waits: then one is taken if it is free, and no zip waits.
 async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
     tokio::select! {
         biased;
-        () = file.wanted() => None,
+        () = file.wanted() => places.try_acquire().ok(),
         turn = places.acquire() => turn.ok(),
     }
+}
+
+/// Those that are free, for a long zip that a client waits for.
+fn helpers<'a>(file: &Growing, free: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+    let of_use = file.is_wanted() && file.progress().written >= LONG;
+    let all = u32::try_from(free.available_permits()).ok().filter(|_| of_use)?;
+    free.try_acquire_many(all).ok()
+}
+
+fn processors() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The beginning of a text, up to the end of a character.
@@ -367,6 +385,11 @@ mod tests {
         assert!(second.is_some());
         let third = tokio::join!(turn(&ahead, &places), async { ahead.want() }).0;
         assert!(third.is_none(), "a client came");
-        assert!(turn(&ahead, &places).await.is_none());
+        assert!(turn(&ahead, &places).await.is_none(), "and waits for no place");
+        drop(second);
+        let wanted = turn(&ahead, &places).await;
+        assert!(wanted.is_some(), "a free one it takes from those that nobody waits for");
+        let other = store.growing().unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), turn(&other, &places)).await.is_err());
     }
 }

@@ -81,6 +81,11 @@ impl Chain {
         self.may_be_asked(is_private).next().is_some_and(|upstream| upstream.is_in_trouble())
     }
 
+    /// The upstreams' hosts, and whether requests to them are held back.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.upstreams.iter().map(|upstream| (upstream.host.as_str(), upstream.is_held_back()))
+    }
+
     /// Who may hear of a module, in order.
     fn may_be_asked(&self, is_private: bool) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter().filter(move |upstream| upstream.internal || !is_private)
@@ -109,11 +114,7 @@ impl Chain {
     /// Takes over what the chain before has found out of the same upstreams.
     pub fn take_over(&self, before: &Self) {
         self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
-        self.upstreams.iter().for_each(|upstream| upstream.publish_breaker());
         for gone in &before.upstreams {
-            if !self.upstreams.iter().any(|upstream| upstream.host == gone.host) {
-                gone.forget_breaker();
-            }
             // A credential that is used no more must not look like one that is accepted no more.
             let Some(labels) = gone.credential_labels() else { continue };
             if !self.upstreams.iter().any(|upstream| upstream.credential_labels() == Some(labels)) {

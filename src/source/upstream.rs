@@ -236,20 +236,11 @@ impl Upstream {
             Err(FetchError::Fault(fault)) if fault.class.is_trouble() => breaker.complained(now),
             _ => breaker.answered(),
         }
-        drop(breaker);
-        self.publish_breaker();
     }
 
-    /// Says whether requests are held back.
-    pub(super) fn publish_breaker(&self) {
-        let is_open = self.breaker().is_open(Instant::now());
-        self.metrics.breaker_open.with_label_values(&[&self.host]).set(i64::from(is_open));
-    }
-
-    /// No configuration has the upstream any more.
-    pub(super) fn forget_breaker(&self) {
-        // It may never have had a value.
-        drop(self.metrics.breaker_open.remove_label_values(&[&self.host]));
+    /// Whether requests are held back.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.breaker().is_open(Instant::now())
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

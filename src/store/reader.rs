@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Reads a file by position: its handle is shared with others. Buffered, and a seek keeps the buffer: who reads a zip seeks
 /// a few bytes ahead four times a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reader {
     file: Arc<File>,
     position: u64,

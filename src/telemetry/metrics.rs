@@ -25,8 +25,6 @@ pub struct Metrics {
     pub upstream_duration: HistogramVec,
     /// `gomodcache_upstream_bytes_total{host}`.
     pub upstream_bytes: IntCounterVec,
-    /// `gomodcache_upstream_breaker_open{host}`: 1 while requests to a host are held back.
-    pub breaker_open: IntGaugeVec,
     /// `gomodcache_credential_last_success_timestamp_seconds{credential,host}`: when an upstream last accepted it.
     pub credential_success: IntGaugeVec,
     /// `gomodcache_credential_expiry_timestamp_seconds{credential,host}`: if it says so itself.
@@ -108,7 +106,6 @@ impl Metrics {
             )?,
             response_bytes: counters("gomodcache_response_bytes_total", "Bytes of bodies promised to clients.", &["endpoint"])?,
             in_flight: gauge("gomodcache_in_flight_requests", "Requests being answered that memory could not answer.")?,
-            breaker_open: gauges("gomodcache_upstream_breaker_open", "1 while requests to a host are held back.", &["host"])?,
             credential_success: gauges(
                 "gomodcache_credential_last_success_timestamp_seconds",
                 "When an upstream last accepted a credential, in seconds since 1970.",

@@ -74,15 +74,21 @@ async fn an_upstreams_bytes_and_durations_are_told_by_its_host() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_held_back_is_told_until_it_is_used_no_more() {
+async fn an_upstream_that_is_held_back_is_told_until_its_pause_is_over_or_it_is_used_no_more() {
     let broken = Upstream::start(|asked: &Asked| honest(asked).closed_after(0)).await;
     let other = Upstream::start_on("127.0.0.2:0", honest).await;
     let stage = Stage::start(&config(&[&broken])).await;
-    for i in 0..2 {
-        stage.tea(&format!("v1.{i}.0.mod")).await;
-    }
     let open = async |host: &str| stage.metric("gomodcache_upstream_breaker_open", &[&format!("host=\"{host}\"")]).await;
-    assert_eq!(open("127.0.0.1").await, 1.0);
+    assert_eq!(open("127.0.0.1").await, 0.0);
+    for round in 0..2 {
+        for i in 0..2 {
+            stage.tea(&format!("v1.{i}.{round}.mod")).await;
+        }
+        assert_eq!(open("127.0.0.1").await, 1.0);
+        if round == 0 {
+            eventually("the end of the pause, though nobody asks", async || open("127.0.0.1").await == 0.0).await;
+        }
+    }
     stage.configure(&config(&[&other]));
     eventually("nothing of it", async || open("127.0.0.1").await == 0.0).await;
 }
