@@ -1,20 +1,17 @@
-//! The body of an answer and the verdict on it: small ones in memory, zips into a growing file that others read already.
+//! The body of an answer: small ones in memory and checked here, zips into a growing file that others read already.
 
 use std::io::Read;
-use std::num::NonZero;
-use std::sync::{Arc, LazyLock};
-use std::thread::available_parallelism;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo, ZipError, hash_zip_with};
+use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo};
 use crate::store::Growing;
 
 /// Go's limit for a go.mod; a list or an `.info` is far smaller.
@@ -23,14 +20,6 @@ const MAX_SMALL_BYTES: u64 = 16 << 20;
 const MAX_ERROR_BYTES: usize = 4 << 10;
 /// At most this many received pieces are written at once.
 const PIECES: usize = 32;
-/// How many zips that no client waits for are checked at once: with half of the processors, in the order in which they came, and
-/// with those that are left by what clients wait for. All at once, each would be late, and the one that a client needs first no
-/// sooner than the rest.
-static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors().div_ceil(2)));
-/// A client waits for the check of a long zip; with each processor that no other such check uses it is shorter.
-static HELPERS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors() - 1));
-const LONG: u64 = 4 << 20;
-
 impl Upstream {
     /// Takes a body. The first `skip` bytes of a zip are here already, from a transfer that broke.
     pub(super) async fn accept(&self, response: Response, wanted: &Wanted, skip: u64) -> Result<Fetched, FetchError> {
@@ -169,23 +158,6 @@ impl Upstream {
         Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }
 
-    pub(super) async fn check_zip(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
-        let (Check::Zip(module, version), Some(file)) = (wanted.check.clone(), &wanted.file) else {
-            return Err(FetchError::Local("a file that is no zip".to_owned()));
-        };
-        let _turn = turn(file, &CHECKS_AHEAD).await;
-        let reader = file.reader();
-        let helpers = helpers(file, &HELPERS);
-        let threads = 1 + helpers.as_ref().map_or(0, SemaphorePermit::num_permits);
-        let verdict = tokio::task::spawn_blocking(move || hash_zip_with(reader, &module, &version, threads));
-        let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
-        let h1 = hash.map_err(|error| match error {
-            ZipError::Io(error) => FetchError::Local(error.to_string()),
-            error => self.fault(Class::Verification, format!("the zip is bad: {error}")).into(),
-        })?;
-        Ok(Fetched::Zip { h1 })
-    }
-
     /// The upstream's own words on a 404, if they are words.
     pub(super) async fn error_text(&self, mut response: Response) -> Bytes {
         let text = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).is_some_and(|t| t.starts_with("text/plain"));
@@ -246,26 +218,6 @@ impl Upstream {
     }
 }
 
-/// Waits for one of the places, unless a client waits: then one is taken if it is free, and no zip waits.
-async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
-    tokio::select! {
-        biased;
-        () = file.wanted() => places.try_acquire().ok(),
-        turn = places.acquire() => turn.ok(),
-    }
-}
-
-/// Those that are free, for a long zip that a client waits for.
-fn helpers<'a>(file: &Growing, free: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
-    let of_use = file.is_wanted() && file.progress().written >= LONG;
-    let all = u32::try_from(free.available_permits()).ok().filter(|_| of_use)?;
-    free.try_acquire_many(all).ok()
-}
-
-fn processors() -> usize {
-    available_parallelism().map_or(1, NonZero::get)
-}
-
 /// The beginning of a text, up to the end of a character.
 fn words(text: &[u8]) -> Option<&str> {
     let length = text.len().min(MAX_ERROR_BYTES);
@@ -298,7 +250,6 @@ fn is_html(response: &Response) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::super::Journal;
     use super::super::upstream::Shared;
@@ -369,27 +320,5 @@ mod tests {
         let error = upstream.read_local(&wanted).await.unwrap_err().to_string();
         assert!(error.contains("length changed"), "{error}");
         assert_eq!(wanted.file.unwrap().progress().written, 0);
-    }
-
-    #[tokio::test]
-    async fn a_zip_that_nobody_waits_for_is_checked_in_its_turn_and_one_that_a_client_waits_for_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path(), None, &Arc::new(Metrics::new().unwrap())).unwrap();
-        let (ahead, places) = (store.growing().unwrap(), Semaphore::new(1));
-        let first = turn(&ahead, &places).await;
-        assert!(first.is_some());
-        let mut second = Box::pin(turn(&ahead, &places));
-        assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "there is one place");
-        drop(first);
-        let second = second.await;
-        assert!(second.is_some());
-        let third = tokio::join!(turn(&ahead, &places), async { ahead.want() }).0;
-        assert!(third.is_none(), "a client came");
-        assert!(turn(&ahead, &places).await.is_none(), "and waits for no place");
-        drop(second);
-        let wanted = turn(&ahead, &places).await;
-        assert!(wanted.is_some(), "a free one it takes from those that nobody waits for");
-        let other = store.growing().unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(50), turn(&other, &places)).await.is_err());
     }
 }

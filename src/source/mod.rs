@@ -15,6 +15,7 @@ mod known;
 mod request;
 mod resolve;
 mod upstream;
+mod zip_check;
 
 use std::sync::Arc;
 
