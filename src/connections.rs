@@ -1,4 +1,5 @@
-//! Connections, of clients and of the admin address: HTTP/1.1, with a time for the head of each request, and an end.
+//! Connections, of clients and of the admin address: HTTP/1.1, with a time for the head of each request and for taking the
+//! answer, and an end.
 //!
 //! There is no HTTP/2: without TLS neither go commands nor probes speak it, and it would be one more door.
 
@@ -12,22 +13,34 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// How much of an answer waits for one client, and how long a request's head may be.
 const BUFFERED: usize = 64 << 10;
+/// Go commands take a zip as fast as it comes. Who takes nothing for so long has gone, or been forgotten, and would hold for ever
+/// what was evicted meanwhile.
+pub(crate) const UNREAD: Duration = Duration::from_secs(300);
+
+/// How long a client may leave a connection waiting.
+#[derive(Clone, Copy)]
+pub(crate) struct Waits {
+    /// For the first byte, and for the head of each request.
+    pub(crate) head: Duration,
+    /// For room for more of an answer, or for word that what was sent has come.
+    pub(crate) unread: Duration,
+}
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Accepts connections until the token is cancelled. `head` is the time for the first byte, and for the head of each request.
-/// `connect` makes of a connection what is written to, and what answers.
+/// Accepts connections until the token is cancelled. `connect` makes of a connection what is written to, and what answers.
 ///
 /// What is returned waits for the answers that are still running.
 pub(crate) async fn accept<I, S, B>(
     listener: TcpListener,
-    head: Duration,
+    waits: Waits,
     shutdown: &CancellationToken,
     connect: impl Fn(TcpStream, SocketAddr) -> (I, S) + Send + Sync + 'static,
 ) -> GracefulShutdown
@@ -42,7 +55,8 @@ where
 {
     let (graceful, connect) = (GracefulShutdown::new(), Arc::new(connect));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(BUFFERED);
+    builder.timer(TokioTimer::new()).header_read_timeout(waits.head).max_buf_size(BUFFERED);
+    let unread = u32::try_from(waits.unread.as_millis()).unwrap_or(u32::MAX);
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let (stream, client) = match accepted {
             Ok(accepted) => accepted,
@@ -53,7 +67,7 @@ where
                 continue;
             }
         };
-        let _best_effort = stream.set_nodelay(true);
+        let _best_effort = (stream.set_nodelay(true), set_tcp_user_timeout(&stream, unread));
         let (watcher, connect, builder) = (graceful.watcher(), Arc::clone(&connect), builder.clone());
         tokio::spawn(async move {
             let (io, service) = connect(stream, client);
@@ -82,13 +96,19 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(200);
     const LONG: Duration = Duration::from_secs(60);
     const PATIENCE: Duration = Duration::from_secs(10);
+    /// More than the buffers of a connection hold.
+    const MUCH: usize = 64 << 20;
 
     /// A server, and what ends it.
-    async fn server(head: Duration) -> (SocketAddr, CancellationToken, JoinHandle<GracefulShutdown>) {
+    async fn server(head: Duration, unread: Duration) -> (SocketAddr, CancellationToken, JoinHandle<GracefulShutdown>) {
         let (listener, shutdown) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
         let (address, token) = (listener.local_addr().unwrap(), shutdown.clone());
-        let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"tea")))) };
-        let running = tokio::spawn(async move { accept(listener, head, &token, move |stream, _| (stream, service_fn(answer))).await });
+        let answer = async |request: Request<Incoming>| {
+            let much = request.uri().path() == "/much";
+            Ok::<_, Infallible>(Response::new(Full::new(if much { vec![7; MUCH].into() } else { Bytes::from_static(b"tea") })))
+        };
+        let waits = Waits { head, unread };
+        let running = tokio::spawn(async move { accept(listener, waits, &token, move |stream, _| (stream, service_fn(answer))).await });
         (address, shutdown, running)
     }
 
@@ -103,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_a_request_is_closed() {
-        let (address, _shutdown, _running) = server(SHORT).await;
+        let (address, _shutdown, _running) = server(SHORT, LONG).await;
         for says in ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
             let heard = hears(address, says).await;
             assert!(heard.as_ref().is_some_and(|heard| !heard.contains("tea")), "{says:?}: {heard:?}");
@@ -112,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_requests_of_a_connection_are_answered_until_it_rests_for_too_long() {
-        let (address, _shutdown, _running) = server(SHORT).await;
+        let (address, _shutdown, _running) = server(SHORT, LONG).await;
         let request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let heard = hears(address, &request.repeat(2)).await.unwrap_or_default();
         assert_eq!((heard.matches("200 OK").count(), heard.matches("tea").count()), (2, 2), "{heard}");
@@ -120,11 +140,32 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_waits_for_nobody_who_has_said_nothing() {
-        let (address, shutdown, running) = server(LONG).await;
+        let (address, shutdown, running) = server(LONG, LONG).await;
         let _silent = TcpStream::connect(address).await.unwrap();
         // It was accepted before this one.
         assert!(hears(address, "GET / HTTP/1.0\r\n\r\n").await.is_some_and(|heard| heard.ends_with("tea")));
         let _silent_too = TcpStream::connect(address).await.unwrap();
+        shutdown.cancel();
+        tokio::time::timeout(PATIENCE, running.await.unwrap().shutdown()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_an_answer_is_left() {
+        let (address, shutdown, running) = server(LONG, SHORT).await;
+        let mut takes_nothing = TcpStream::connect(address).await.unwrap();
+        takes_nothing.write_all(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /much HTTP/1.0\r\n\r\n").await.unwrap();
+        let (mut piece, mut taken) = (vec![0; 8 << 20], 0);
+        loop {
+            // Less than `SHORT` apart, and for longer.
+            tokio::time::sleep(SHORT / 4).await;
+            match slow.read(&mut piece).await.unwrap() {
+                0 => break,
+                read => taken += read,
+            }
+        }
+        assert!(taken > MUCH, "{taken}");
         shutdown.cancel();
         tokio::time::timeout(PATIENCE, running.await.unwrap().shutdown()).await.unwrap();
     }

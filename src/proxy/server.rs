@@ -19,7 +19,7 @@ use super::connection::{Answering, Connection};
 use super::labels::{Counters, Endpoint, Outcome};
 use super::look_ahead::{LookAhead, Trail};
 use super::respond;
-use crate::connections::accept;
+use crate::connections::{UNREAD, Waits, accept};
 use crate::gomod::Request;
 use crate::telemetry::{Health, Metrics};
 
@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
         });
         (connection, service)
     };
-    let connections = accept(listener, HEAD, &shutdown, connect).await;
+    let connections = accept(listener, Waits { head: HEAD, unread: UNREAD }, &shutdown, connect).await;
     health.set_ready(false);
     if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
         tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());

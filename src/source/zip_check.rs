@@ -15,8 +15,9 @@ use crate::store::Growing;
 /// with those that are left by what clients wait for. All at once, each would be late, and the one that a client needs first no
 /// sooner than the rest.
 static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors().div_ceil(2)));
-/// A client waits for the check of a long zip; with each processor that no other such check uses it is shorter.
-static HELPERS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors() - 1));
+/// For long zips that clients wait for: who comes first has all that are free, and who finds none waits. One after the other they
+/// are checked sooner than all at once, but for the last.
+static PROCESSORS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors()));
 const LONG: u64 = 4 << 20;
 
 impl Upstream {
@@ -25,12 +26,12 @@ impl Upstream {
             return Err(FetchError::Local("a file that is no zip".to_owned()));
         };
         let turn = turn(file, &CHECKS_AHEAD).await;
-        let helpers = helpers(file, &HELPERS);
-        let threads = 1 + helpers.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let processors = all_free(file, &PROCESSORS).await;
+        let threads = processors.as_ref().map_or(1, SemaphorePermit::num_permits);
         let reader = file.reader();
         let verdict = tokio::task::spawn_blocking(move || {
             // As long as the threads run, though nobody waits for them any more.
-            let _in_use = (turn, helpers);
+            let _in_use = (turn, processors);
             hash_zip_with(reader, &module, &version, threads)
         });
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
@@ -51,11 +52,16 @@ async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePerm
     }
 }
 
-/// Those that are free, for a long zip that a client waits for.
-fn helpers<'a>(file: &Growing, free: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
-    let of_use = file.is_wanted() && file.progress().written >= LONG;
-    let all = u32::try_from(free.available_permits()).ok().filter(|_| of_use)?;
-    free.try_acquire_many(all).ok()
+/// All processors that are free, one at least, for a long zip that a client waits for.
+async fn all_free<'a>(file: &Growing, processors: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+    if !file.is_wanted() || file.progress().written < LONG {
+        return None;
+    }
+    let mut free = processors.acquire().await.ok()?;
+    if let Some(more) = u32::try_from(processors.available_permits()).ok().and_then(|more| processors.try_acquire_many(more).ok()) {
+        free.merge(more);
+    }
+    Some(free)
 }
 
 fn processors() -> usize {
@@ -97,20 +103,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_zip_that_a_client_waits_for_is_checked_with_all_processors_that_are_free() {
+    async fn long_zips_that_clients_wait_for_are_checked_with_all_processors_one_after_the_other() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), None, &Arc::new(Metrics::new().unwrap())).unwrap();
         let free = Semaphore::new(3);
-        for (length, is_wanted, expected) in [(LONG, true, 3), (LONG, false, 0), (LONG - 1, true, 0)] {
+        let zip = async |length: u64, is_wanted: bool| {
             let zip = Arc::new(store.growing().unwrap());
             zip.append(vec![Bytes::from(vec![0; usize::try_from(length).unwrap()])]).await.unwrap();
             if is_wanted {
                 zip.want();
             }
-            let got = helpers(&zip, &free);
-            assert_eq!((got.as_ref().map_or(0, SemaphorePermit::num_permits), free.available_permits()), (expected, 3 - expected));
-            let more = helpers(&zip, &free);
-            assert_eq!(more.map_or(0, |more| more.num_permits()), 0, "none is lent twice");
+            zip
+        };
+        let (first, second) = (zip(LONG, true).await, zip(LONG, true).await);
+        let of_first = all_free(&first, &free).await.unwrap();
+        assert_eq!(of_first.num_permits(), 3);
+        let mut of_second = Box::pin(all_free(&second, &free));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut of_second).await.is_err(), "there is none left");
+        for (length, is_wanted) in [(LONG, false), (LONG - 1, true)] {
+            assert!(all_free(&*zip(length, is_wanted).await, &free).await.is_none(), "waits for none");
         }
+        drop(of_first);
+        assert_eq!(of_second.await.unwrap().num_permits(), 3);
     }
 }

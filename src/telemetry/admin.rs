@@ -14,7 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::connections::accept;
+use crate::connections::{UNREAD, Waits, accept};
 
 /// How long a connection may take to send a request's head, or rest between two: longer than most scrapes are apart.
 const HEAD: Duration = Duration::from_secs(90);
@@ -67,7 +67,7 @@ pub async fn serve_admin(listener: TcpListener, registry: Registry, health: Heal
         .with_state((registry, health))
         .merge(more);
     let service = TowerToHyperService::new(router);
-    let connections = accept(listener, HEAD, &shutdown, move |stream, _| (stream, service.clone())).await;
+    let connections = accept(listener, Waits { head: HEAD, unread: UNREAD }, &shutdown, move |stream, _| (stream, service.clone())).await;
     if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
         tracing::debug!("requests to the admin address were still running after {} s", DRAIN.as_secs());
     }
