@@ -31,11 +31,18 @@ pub fn hash_zip<R: Read + Seek>(mut zip: R, module: &ModulePath, version: &Versi
     Ok(h1(named(entries, digests)))
 }
 
-/// The same with several threads, this one included. Each reads a clone of the zip.
+/// The same with several threads, this one included. Each reads a clone of the zip, and does `between` before each part of its
+/// work, which may wait.
 ///
 /// # Errors
 /// The same. Of several faults the first in the zip is told.
-pub fn hash_zip_with<R>(mut zip: R, module: &ModulePath, version: &Version, threads: usize) -> Result<String, ZipError>
+pub fn hash_zip_with<R>(
+    mut zip: R,
+    module: &ModulePath,
+    version: &Version,
+    threads: usize,
+    between: impl Fn() + Sync,
+) -> Result<String, ZipError>
 where
     R: Read + Seek + Clone + Sync,
 {
@@ -45,6 +52,7 @@ where
     let work = || {
         let (mut zip, mut reader, mut done) = (zip.clone(), ContentReader::new(&packed), Vec::new());
         loop {
+            between();
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(part) = parts.get(at) else { return done };
             let digests = hash_entries(&mut zip, part, &mut reader);
@@ -204,7 +212,7 @@ mod tests {
             writer.write_all(&content).unwrap();
         }
         let mut zip = writer.finish().unwrap().into_inner();
-        let hash = |zip: &[u8], threads| hash_zip_with(Cursor::new(zip), &module, &version, threads).map_err(|e| e.to_string());
+        let hash = |zip: &[u8], threads| hash_zip_with(Cursor::new(zip), &module, &version, threads, || ()).map_err(|e| e.to_string());
         let alone = |zip: &[u8]| hash_zip(Cursor::new(zip), &module, &version).map_err(|e| e.to_string());
         assert_eq!((hash(&zip, 1), hash(&zip, 4)), (alone(&zip), alone(&zip)));
         assert!(hash(&zip, 4).is_ok());

@@ -1,8 +1,9 @@
 //! The check of a zip that is here: with which processors, and when.
 
 use std::num::NonZero;
-use std::sync::LazyLock;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -19,6 +20,10 @@ static CHECKS_AHEAD: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(proce
 /// are checked sooner than all at once, but for the last.
 static PROCESSORS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(processors()));
 const LONG: u64 = 4 << 20;
+/// Those of them that run.
+static URGENT: Urgent = Urgent { since: Mutex::new(Vec::new()), ended: Condvar::new() };
+/// How soon a check that gave way notices that a client waits for it, too.
+const NOTICE: Duration = Duration::from_millis(20);
 
 impl Upstream {
     pub(super) async fn check_zip(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
@@ -28,11 +33,11 @@ impl Upstream {
         let turn = turn(file, &CHECKS_AHEAD).await;
         let processors = all_free(file, &PROCESSORS).await;
         let threads = processors.as_ref().map_or(1, SemaphorePermit::num_permits);
-        let reader = file.reader();
+        let file = Arc::clone(file);
         let verdict = tokio::task::spawn_blocking(move || {
             // As long as the threads run, though nobody waits for them any more.
-            let _in_use = (turn, processors);
-            hash_zip_with(reader, &module, &version, threads)
+            let _in_use = (turn, processors.map(|processors| (URGENT.enter(&file), processors)));
+            hash_zip_with(file.reader(), &module, &version, threads, || URGENT.give_way(&file))
         });
         let hash = verdict.await.map_err(|e| FetchError::Local(e.to_string()))?;
         let h1 = hash.map_err(|error| match error {
@@ -54,7 +59,7 @@ async fn turn<'a>(file: &Growing, places: &'a Semaphore) -> Option<SemaphorePerm
 
 /// All processors that are free, one at least, for a long zip that a client waits for.
 async fn all_free<'a>(file: &Growing, processors: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
-    if !file.is_wanted() || file.progress().written < LONG {
+    if !file.is_wanted() || !is_long(file) {
         return None;
     }
     let mut free = processors.acquire().await.ok()?;
@@ -64,6 +69,47 @@ async fn all_free<'a>(file: &Growing, processors: &'a Semaphore) -> Option<Semap
     Some(free)
 }
 
+/// Since when clients wait for what is being checked.
+struct Urgent {
+    since: Mutex<Vec<Instant>>,
+    ended: Condvar,
+}
+
+/// One of them.
+struct Entered<'a>(&'a Urgent, Instant);
+
+impl Urgent {
+    fn enter(&self, file: &Growing) -> Entered<'_> {
+        let since = file.wanted_since().unwrap_or_else(Instant::now);
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).push(since);
+        Entered(self, since)
+    }
+
+    /// Waits for those that clients have waited for longer than for this one. A short one takes a moment: it waits only while
+    /// nobody waits for it.
+    fn give_way(&self, file: &Growing) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        while since.iter().any(|other| file.wanted_since().is_none_or(|own| is_long(file) && *other < own)) {
+            since = self.ended.wait_timeout(since, NOTICE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut since = self.0.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = since.iter().position(|since| *since == self.1) {
+            since.swap_remove(at);
+        }
+        drop(since);
+        self.0.ended.notify_all();
+    }
+}
+
+fn is_long(file: &Growing) -> bool {
+    file.progress().written >= LONG
+}
+
 fn processors() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
@@ -71,9 +117,6 @@ fn processors() -> usize {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
@@ -125,5 +168,37 @@ mod tests {
         }
         drop(of_first);
         assert_eq!(of_second.await.unwrap().num_permits(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_check_gives_way_to_those_that_clients_have_waited_for_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), None, &Arc::new(Metrics::new().unwrap())).unwrap();
+        static URGENT: Urgent = Urgent { since: Mutex::new(Vec::new()), ended: Condvar::new() };
+        let zips = [(); 4].map(|()| Arc::new(store.growing().unwrap()));
+        let [first, second, third, short] = &zips;
+        for long in [first, second, third] {
+            long.append(vec![Bytes::from(vec![0; usize::try_from(LONG).unwrap()])]).await.unwrap();
+        }
+        let gives_way = |zip: &Arc<Growing>| {
+            let zip = Arc::clone(zip);
+            tokio::task::spawn_blocking(move || URGENT.give_way(&zip))
+        };
+        let goes_on = async |zip: &Arc<Growing>| tokio::time::timeout(Duration::from_millis(100), gives_way(zip)).await.is_ok();
+        first.want();
+        second.want();
+        assert!(goes_on(third).await, "nothing else is checked");
+        let entered = URGENT.enter(second);
+        assert!(goes_on(first).await && goes_on(second).await);
+        let mut waiting = gives_way(third);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "nobody waits for it");
+        assert!(!goes_on(short).await);
+        short.want();
+        assert!(goes_on(short).await);
+        third.want();
+        third.want();
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "a client came later");
+        drop(entered);
+        waiting.await.unwrap();
     }
 }

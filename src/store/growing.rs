@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -75,8 +76,8 @@ pub struct Growing {
     progress: watch::Sender<Progress>,
     /// Whether a client has bytes of it.
     shown: Mutex<bool>,
-    /// Whether a client waits for it.
-    wanted: watch::Sender<bool>,
+    /// Since when a client waits for it.
+    wanted: watch::Sender<Option<Instant>>,
 }
 
 /// Where the bytes are.
@@ -143,12 +144,18 @@ impl Growing {
 
     /// Notes that a client waits for it.
     pub fn want(&self) {
-        self.wanted.send_replace(true);
+        self.wanted.send_if_modified(|since| since.replace(since.unwrap_or_else(Instant::now)).is_none());
     }
 
     /// Whether a client waits for it.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
+        self.wanted_since().is_some()
+    }
+
+    /// Since when a client waits for it.
+    #[must_use]
+    pub fn wanted_since(&self) -> Option<Instant> {
         *self.wanted.borrow()
     }
 
@@ -156,7 +163,7 @@ impl Growing {
     pub async fn wanted(&self) {
         let mut wanted = self.wanted.subscribe();
         // The sender is here, so it can't be closed.
-        drop(wanted.wait_for(|wanted| *wanted).await);
+        drop(wanted.wait_for(Option::is_some).await);
     }
 
     /// Asks to show it to a client: `false` while there is nothing to show. From then on it can't be taken back.
