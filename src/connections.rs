@@ -14,6 +14,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt::set_tcp_user_timeout;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ const BUFFERED: usize = 64 << 10;
 /// Go commands take a zip as fast as it comes. Who takes nothing for so long has gone, or been forgotten, and would hold for ever
 /// what was evicted meanwhile.
 pub(crate) const UNREAD: Duration = Duration::from_secs(300);
+/// How much waits in the kernel to be sent, beside what is on its way. It would be 4 MB a connection, which the pod's memory is
+/// charged with; and a client that reads one of its connections for as long as there is something would not come to the others.
+const UNSENT: u32 = 256 << 10;
 
 /// How long a client may leave a connection waiting.
 #[derive(Clone, Copy)]
@@ -67,7 +71,8 @@ where
                 continue;
             }
         };
-        let _best_effort = (stream.set_nodelay(true), set_tcp_user_timeout(&stream, unread));
+        let unsent = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _best_effort = (unsent, stream.set_nodelay(true), set_tcp_user_timeout(&stream, unread));
         let (watcher, connect, builder) = (graceful.watcher(), Arc::clone(&connect), builder.clone());
         tokio::spawn(async move {
             let (io, service) = connect(stream, client);
@@ -108,7 +113,11 @@ mod tests {
             Ok::<_, Infallible>(Response::new(Full::new(if much { vec![7; MUCH].into() } else { Bytes::from_static(b"tea") })))
         };
         let waits = Waits { head, unread };
-        let running = tokio::spawn(async move { accept(listener, waits, &token, move |stream, _| (stream, service_fn(answer))).await });
+        let connect = move |stream, _| {
+            assert_eq!(SockRef::from(&stream).tcp_notsent_lowat().unwrap(), UNSENT);
+            (stream, service_fn(answer))
+        };
+        let running = tokio::spawn(async move { accept(listener, waits, &token, connect).await });
         (address, shutdown, running)
     }
 
