@@ -13,7 +13,7 @@ pub const REPORT_PATH: &str = "/report";
 /// No report is longer, in bytes.
 pub const MAX_REPORT: usize = 64 << 10;
 /// No sentence in a report is longer, in characters.
-const MAX_SENTENCE: usize = 500;
+pub(crate) const MAX_SENTENCE: usize = 500;
 
 /// What a proxy knows of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,18 +1,21 @@
 //! One try: what is asked for beside the path, and what the status of the answer means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::Response;
 
-use super::known::Validator;
+use super::known::{State, Validator};
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted};
 
 /// What one try leaves to the next one.
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
+    /// There was one.
+    pub(super) is_retry: bool,
     /// The strong entity tag of what the bytes that are here are the beginning of.
     tag: Option<HeaderValue>,
 }
@@ -39,9 +42,23 @@ impl Upstream {
         // Held until the answer is here: it may be all that there is to answer with.
         let known = self.known.get(&wanted.path).filter(|_| may_change(wanted));
         let response = match &known {
-            Some(state) => self.ask_if_changed(wanted, &state.validator).await?,
+            Some(state) => self.ask_if_changed(wanted, &state.validator, transfer).await?,
             None => self.ask_for_rest(wanted, transfer).await?,
         };
+        let from = response.url().clone();
+        self.take(response, known, wanted, transfer).await.map_err(|error| match error {
+            FetchError::Fault(fault) => self.of(&from, fault).into(),
+            error => error,
+        })
+    }
+
+    async fn take(
+        &self,
+        response: Response,
+        known: Option<Arc<State>>,
+        wanted: &Wanted,
+        transfer: &mut Transfer,
+    ) -> Result<Fetched, FetchError> {
         // What another server says of its tags, at the end of a redirect, says nothing of this one's.
         let is_own = response.url() == &self.join(&wanted.path)?;
         let status = response.status();
@@ -70,21 +87,21 @@ impl Upstream {
     }
 
     /// Asks for an answer only if it would be another one than the one that is known.
-    async fn ask_if_changed(&self, wanted: &Wanted, validator: &Validator) -> Result<Response, FetchError> {
-        let response = self.follow(&wanted.path, &validator.condition()).await?;
+    async fn ask_if_changed(&self, wanted: &Wanted, validator: &Validator, transfer: &Transfer) -> Result<Response, FetchError> {
+        let response = self.follow(&wanted.path, &validator.condition(), transfer.is_retry).await?;
         if response.status() == StatusCode::NOT_MODIFIED && response.url() != &self.join(&wanted.path)? {
             // It is redirected now, and what the other server has is not what is known here.
             self.known.forget(&wanted.path);
-            return Ok(self.follow(&wanted.path, &HeaderMap::new()).await?);
+            return Ok(self.follow(&wanted.path, &HeaderMap::new(), transfer.is_retry).await?);
         }
         Ok(response)
     }
 
     /// Asks for what is not here yet; from the start, if the upstream has no such rest.
     async fn ask_for_rest(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Response, FetchError> {
-        let response = self.follow(&wanted.path, &transfer.range(here(wanted))).await?;
+        let response = self.follow(&wanted.path, &transfer.range(here(wanted)), transfer.is_retry).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && here(wanted) > 0 {
-            return Ok(self.follow(&wanted.path, &HeaderMap::new()).await?);
+            return Ok(self.follow(&wanted.path, &HeaderMap::new(), transfer.is_retry).await?);
         }
         Ok(response)
     }

@@ -243,7 +243,11 @@ fn without_pseudo_versions(list: Bytes) -> Bytes {
 }
 
 fn is_html(response: &Response) -> bool {
-    response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).is_some_and(|t| t.starts_with("text/html"))
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|t| t.to_str().ok())
+        .is_some_and(|t| t.trim_start().get(..9).is_some_and(|t| t.eq_ignore_ascii_case("text/html")))
 }
 
 #[cfg(test)]

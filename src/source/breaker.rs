@@ -19,6 +19,8 @@ pub(super) struct Breaker {
     open: Option<(Instant, Duration)>,
     /// A request went through after the pause, and nothing was heard of it yet.
     probing: bool,
+    /// When the last fault was that counts.
+    counted: Option<Instant>,
     /// When the last fault was, of any kind.
     trouble: Option<Instant>,
 }
@@ -55,9 +57,14 @@ impl Breaker {
         self.trouble.is_some_and(|trouble| now.saturating_duration_since(trouble) < QUIET)
     }
 
-    /// The upstream could not be reached, or was silent.
-    pub(super) fn failed(&mut self, now: Instant) {
+    /// The upstream could not be reached, or was silent. `began`: when it was asked. What was under way when another request failed
+    /// fails with it, on the same connection or for the same reason, and proves nothing more.
+    pub(super) fn failed(&mut self, began: Instant, now: Instant) {
         self.trouble = Some(now);
+        if self.open.is_none() && self.counted.is_some_and(|counted| began < counted) {
+            return;
+        }
+        self.counted = Some(now);
         self.faults = self.faults.saturating_add(1);
         let pause = match self.open {
             None if self.faults < THRESHOLD => return,
@@ -82,7 +89,7 @@ mod tests {
 
     fn opened(start: Instant) -> Breaker {
         let mut breaker = Breaker::default();
-        (0..THRESHOLD).for_each(|_| breaker.failed(start));
+        (0..THRESHOLD).for_each(|_| breaker.failed(start, start));
         breaker
     }
 
@@ -91,7 +98,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         for _ in 0..3 {
-            (1..THRESHOLD).for_each(|_| breaker.failed(now));
+            (1..THRESHOLD).for_each(|_| breaker.failed(now, now));
             breaker.answered();
         }
         assert_eq!(breaker.admit(now), Ok(()));
@@ -110,14 +117,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_under_way_when_another_request_failed_counts_once() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut breaker = Breaker::default();
+        // One connection that carried them all is reset, and so are those of the second tries.
+        for wave in 0..u64::from(THRESHOLD) - 1 {
+            (0..200).for_each(|i| breaker.failed(at(wave * 1000), at(wave * 1000 + 500 + i)));
+            assert_eq!(breaker.admit(at(wave * 1000 + 800)), Ok(()), "wave {wave}");
+        }
+        breaker.failed(at(9000), at(9000));
+        assert!(breaker.admit(at(9001)).is_err(), "none of them was answered");
+    }
+
+    #[test]
     fn one_fault_of_many_requests_at_once_is_one_pause() {
         let start = Instant::now();
         let mut breaker = Breaker::default();
-        (0..200).for_each(|_| breaker.failed(start));
+        (0..200).for_each(|_| breaker.failed(start, start));
         assert_eq!(breaker.admit(start), Err(FIRST_PAUSE));
         let later = start + FIRST_PAUSE;
         assert_eq!(breaker.admit(later), Ok(()));
-        (0..200).for_each(|_| breaker.failed(later));
+        (0..200).for_each(|_| breaker.failed(start, later));
         assert_eq!(breaker.admit(later), Err(2 * FIRST_PAUSE), "the probe failed");
     }
 
@@ -128,7 +149,7 @@ mod tests {
         for _ in 0..200 {
             now += MAX_PAUSE;
             assert_eq!(breaker.admit(now), Ok(()));
-            breaker.failed(now);
+            breaker.failed(now, now);
         }
         assert_eq!(breaker.admit(now), Err(MAX_PAUSE));
     }
@@ -137,7 +158,7 @@ mod tests {
     fn a_fault_of_any_kind_is_trouble_for_a_while_whatever_is_answered_in_between() {
         let now = Instant::now();
         let (mut silent, mut complaining) = (Breaker::default(), Breaker::default());
-        silent.failed(now);
+        silent.failed(now, now);
         complaining.complained(now);
         for breaker in [&mut silent, &mut complaining] {
             breaker.answered();

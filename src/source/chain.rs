@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
 
 use super::http_proxy::Through;
+use super::relay::Sumdb;
 use super::upstream::{Shared, Upstream};
-use super::{Check, Class, Fault, FetchError, Fetched, Journal, Wanted};
-use crate::config::{self, Credential, Fallback, ProxyConfig, Timeouts};
-use crate::gomod::SumdbPath;
+use super::{Class, Fault, FetchError, Fetched, Journal, Wanted};
+use crate::config::{self, Credential, Fallback, ProxyConfig};
 use crate::report::{CredentialVerdict, RefusedRedirect};
 use crate::telemetry::Metrics;
 
@@ -20,16 +19,6 @@ use crate::telemetry::Metrics;
 pub struct Chain {
     upstreams: Vec<Arc<Upstream>>,
     sumdb: Option<Sumdb>,
-}
-
-#[derive(Debug)]
-struct Sumdb {
-    name: String,
-    /// The database itself: its explicit URL, or its name.
-    direct: Arc<Upstream>,
-    is_explicit: bool,
-    /// Who relays it, and under which prefix; found once.
-    relay: OnceCell<(Arc<Upstream>, String)>,
 }
 
 impl Chain {
@@ -44,28 +33,11 @@ impl Chain {
         journal: &Arc<Journal>,
     ) -> Result<Self, String> {
         let named = |name: &Option<String>| name.as_ref().and_then(|name| credentials.get(name));
-        let proxy = config.http_proxy.as_ref().map(|proxy| Through::new(proxy, named(&proxy.credential))).transpose()?;
+        let proxy = config.http_proxy.as_ref().map(|proxy| Through::new(proxy, named(&proxy.credential)));
         let shared = Shared { resolution: &config.resolution, proxy, metrics, journal };
         let make = |upstream: &config::Upstream| Upstream::new(upstream, named(&upstream.credential), &shared).map(Arc::new);
         let upstreams = config.upstreams.iter().map(make).collect::<Result<Vec<_>, _>>()?;
-        let sumdb = config.checksum_database.as_ref().map(|database| {
-            let url = match &database.url {
-                Some(url) => url.clone(),
-                None => format!("https://{}", database.name).parse().map_err(|e| format!("checksumDatabase.name: {e}"))?,
-            };
-            // A database on the host of an internal upstream, or on plain http, is as internal as that.
-            let internal = config.upstreams.iter().any(|u| u.internal && u.url.host() == url.host());
-            let direct = make(&config::Upstream {
-                url,
-                fallback: Fallback::OnNotFound,
-                credential: None,
-                redirect_hosts: Vec::new(),
-                internal,
-                ca_bundle: None,
-                timeouts: Timeouts::default(),
-            })?;
-            Ok::<_, String>(Sumdb { name: database.name.clone(), direct, is_explicit: database.url.is_some(), relay: OnceCell::new() })
-        });
+        let sumdb = config.checksum_database.as_ref().map(|database| Sumdb::new(database, config, make));
         Ok(Self { upstreams, sumdb: sumdb.transpose()? })
     }
 
@@ -83,7 +55,7 @@ impl Chain {
 
     /// The upstreams' hosts, and whether requests to them are held back.
     pub fn breakers(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.upstreams.iter().map(|upstream| (upstream.host.as_str(), upstream.is_held_back()))
+        self.all().map(|upstream| (upstream.host.as_str(), upstream.is_held_back()))
     }
 
     /// Who may hear of a module, in order.
@@ -95,14 +67,14 @@ impl Chain {
     #[must_use]
     pub fn verification_fault(&self, reason: String) -> FetchError {
         let hosts: Vec<&str> = self.upstreams.iter().map(|upstream| upstream.host.as_str()).collect();
-        Fault { class: Class::Verification, host: hosts.join(", "), reason, retry_after: None }.into()
+        Fault::new(Class::Verification, hosts.join(", "), reason).into()
     }
 
     /// What a client gets when the checksum database is at fault, or somebody else's question to it came to nothing.
     #[must_use]
     pub fn sumdb_fault(&self, class: Class, reason: String) -> FetchError {
         let host = self.sumdb_name().unwrap_or_default().to_owned();
-        Fault { class, host, reason, retry_after: None }.into()
+        Fault::new(class, host, reason).into()
     }
 
     /// What a client gets for bytes that are to be refused while the checksum database gives no verdict on them.
@@ -114,6 +86,9 @@ impl Chain {
     /// Takes over what the chain before has found out of the same upstreams.
     pub fn take_over(&self, before: &Self) {
         self.upstreams.iter().for_each(|upstream| upstream.take_over(&before.upstreams));
+        if let (Some(sumdb), Some(before)) = (&self.sumdb, &before.sumdb) {
+            sumdb.direct().take_over(std::slice::from_ref(before.direct()));
+        }
         for gone in &before.upstreams {
             // A credential that is used no more must not look like one that is accepted no more.
             let Some(labels) = gone.credential_labels() else { continue };
@@ -137,7 +112,7 @@ impl Chain {
             let name = upstream.host.clone();
             upstream.facts.redirects(now).into_iter().map(move |host| RefusedRedirect { upstream: name.clone(), host })
         };
-        let all: BTreeSet<RefusedRedirect> = self.upstreams.iter().flat_map(of).collect();
+        let all: BTreeSet<RefusedRedirect> = self.all().flat_map(of).collect();
         all.into_iter().collect()
     }
 
@@ -157,7 +132,7 @@ impl Chain {
     /// The name of the checksum database that is relayed.
     #[must_use]
     pub fn sumdb_name(&self) -> Option<&str> {
-        self.sumdb.as_ref().map(|s| s.name.as_str())
+        self.sumdb.as_ref().map(Sumdb::name)
     }
 
     /// Asks one upstream after the other. Of several errors the first that is not "not found" is returned: an outage
@@ -201,51 +176,14 @@ impl Chain {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch_sumdb(&self, path: &str) -> Result<Bytes, FetchError> {
-        let Some(sumdb) = &self.sumdb else { return Err(FetchError::Offline) };
-        if self.is_offline() && !sumdb.is_explicit {
-            return Err(FetchError::Offline);
-        }
-        let mut unsure = None;
-        let found = sumdb.relay.get_or_try_init(|| async {
-            let (relay, is_sure) = self.find_relay(sumdb).await?;
-            if is_sure {
-                return Ok(relay);
-            }
-            // Somebody could not be asked: not to be remembered, but good for this time.
-            unsure = Some(relay);
-            Err(FetchError::Offline)
-        });
-        let found = found.await.cloned();
-        let (upstream, prefix) = match (found, unsure) {
-            (Ok(relay), _) | (Err(_), Some(relay)) => relay,
-            (Err(error), None) => return Err(error),
-        };
-        // Without the database's key nobody looks into it later.
-        let check = SumdbPath::parse(path).map_or(Check::Text, Check::Sumdb);
-        match upstream.fetch(&Wanted { check, ..sumdb_wanted(format!("{prefix}{path}")) }).await? {
-            Fetched::Bytes(bytes) => Ok(bytes),
-            Fetched::Zip { .. } => Err(FetchError::Local("a zip where text was asked".to_owned())),
+        match &self.sumdb {
+            Some(sumdb) => sumdb.fetch(path, &self.upstreams).await,
+            None => Err(FetchError::Offline),
         }
     }
 
-    /// Who relays the database, and whether everybody before said that they do not.
-    async fn find_relay(&self, sumdb: &Sumdb) -> Result<((Arc<Upstream>, String), bool), FetchError> {
-        let mut is_sure = true;
-        if !sumdb.is_explicit {
-            for upstream in self.upstreams.iter().filter(|u| u.url.scheme() != "file") {
-                let prefix = format!("sumdb/{}/", sumdb.name);
-                match upstream.fetch(&sumdb_wanted(format!("{prefix}supported"))).await {
-                    Ok(_) => return Ok(((Arc::clone(upstream), prefix), is_sure)),
-                    Err(FetchError::Fault(fault)) if upstream.fallback == Fallback::OnNotFound => return Err(fault.into()),
-                    Err(FetchError::NotFound { .. }) => {}
-                    Err(_) => is_sure = false,
-                }
-            }
-        }
-        Ok(((Arc::clone(&sumdb.direct), String::new()), is_sure))
+    /// All that are asked for something, the checksum database itself the last.
+    fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().chain(self.sumdb.as_ref().map(Sumdb::direct))
     }
-}
-
-fn sumdb_wanted(path: String) -> Wanted {
-    Wanted { path, endpoint: "sumdb", is_private: false, is_ahead: false, check: Check::Text, file: None }
 }

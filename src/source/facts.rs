@@ -44,7 +44,7 @@ impl Facts {
         match status {
             StatusCode::UNAUTHORIZED => *accepted = Some(false),
             StatusCode::FORBIDDEN if *accepted != Some(true) => *accepted = Some(false),
-            status if status.is_success() => *accepted = Some(true),
+            status if shows_acceptance(status) => *accepted = Some(true),
             _ => {}
         }
     }
@@ -69,6 +69,11 @@ impl Facts {
     }
 }
 
+/// Whether only a credential that is good gets such an answer.
+pub(super) fn shows_acceptance(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::NOT_MODIFIED
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +86,14 @@ mod tests {
         }
         assert_eq!(facts.redirects(now).len(), MAX_HOSTS);
         assert_eq!(facts.redirects(now + LASTS), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_list_that_did_not_change_is_an_answer_to_a_good_credential() {
+        let facts = Facts::default();
+        facts.answered(StatusCode::UNAUTHORIZED);
+        facts.answered(StatusCode::NOT_MODIFIED);
+        assert_eq!(facts.accepted(), Some(true));
     }
 
     #[test]

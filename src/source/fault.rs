@@ -1,7 +1,11 @@
 //! What can go wrong on the way to an upstream, in words for the person whose build it stops.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::StatusCode;
+
+use crate::report::{MAX_SENTENCE, sentence};
 
 /// The bounded reason of an upstream's fault; a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,18 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// With a reason that may quote what an upstream sent: one line of it, and no long one.
+    pub(super) fn new(class: Class, host: String, reason: String) -> Self {
+        let is_line = reason.len() <= MAX_SENTENCE && !reason.contains(char::is_control);
+        Self { class, host, reason: if is_line { reason } else { sentence(&reason) }, retry_after: None }
+    }
+
+    /// Since when nothing was heard: of a connection that broke since it was asked for something, and of one that is silent until
+    /// this moment.
+    pub(super) fn began(&self, asked: Instant) -> Instant {
+        if self.class == Class::Timeout { Instant::now() } else { asked }
+    }
+
     /// The text for the client.
     #[must_use]
     pub fn text(&self) -> String {

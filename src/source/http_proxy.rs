@@ -11,37 +11,21 @@ use crate::config::{Credential, CredentialSecret, HttpProxy};
 #[derive(Clone, Debug)]
 pub(super) struct Through {
     proxy: HttpProxy,
-    /// Marked as sensitive: it is not printed.
-    authorization: Option<HeaderValue>,
+    /// Marked as sensitive: it is not printed. An error says why the credential can't be sent.
+    authorization: Result<Option<HeaderValue>, String>,
 }
 
 impl Through {
-    /// With the credential of the name that the proxy's configuration has.
-    ///
-    /// # Errors
-    /// A sentence, for a credential that is missing or may not be sent there.
-    pub(super) fn new(proxy: &HttpProxy, credential: Option<&Credential>) -> Result<Self, String> {
-        let host = proxy.url.host_str().unwrap_or_default();
-        let authorization = match (&proxy.credential, credential) {
-            (None, _) => None,
-            (Some(name), None) => return Err(format!("httpProxy: the credential {name} is missing")),
-            (Some(name), Some(credential)) if !credential.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) => {
-                return Err(format!("httpProxy: the credential {name} may not be sent to {host}: its owner must list it"));
-            }
-            (Some(name), Some(credential)) => {
-                let text = match &credential.secret {
-                    CredentialSecret::Basic { username, password } => {
-                        format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
-                    }
-                    CredentialSecret::Token(token) => format!("Bearer {token}"),
-                };
-                let value = HeaderValue::from_str(&text);
-                let mut value = value.map_err(|_| format!("httpProxy: the credential {name} can't stand in a header"))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
-        Ok(Self { proxy: proxy.clone(), authorization })
+    /// With the credential of the name that the proxy's configuration has. Without one that may be sent, what goes through the
+    /// proxy fails, and all else of the configuration is in force: a Secret that is late or was taken back ends no cache.
+    pub(super) fn new(proxy: &HttpProxy, credential: Option<&Credential>) -> Self {
+        let authorization = proxy.credential.as_ref().map(|name| header(name, proxy.url.host_str().unwrap_or_default(), credential));
+        Self { proxy: proxy.clone(), authorization: authorization.transpose() }
+    }
+
+    /// Why nothing can go through it, if so.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.authorization.as_ref().err().map(String::as_str)
     }
 
     /// Its host, as it is resolved.
@@ -59,8 +43,24 @@ impl Through {
         let this = self.clone();
         let proxy = reqwest::Proxy::custom(move |url| this.carries(url).then(|| this.proxy.url.clone()));
         match &self.authorization {
-            Some(value) => proxy.custom_http_auth(value.clone()),
-            None => proxy,
+            Ok(Some(value)) => proxy.custom_http_auth(value.clone()),
+            Ok(None) | Err(_) => proxy,
         }
     }
+}
+
+/// The header for a proxy's host.
+fn header(name: &str, host: &str, credential: Option<&Credential>) -> Result<HeaderValue, String> {
+    let credential = credential.ok_or_else(|| format!("httpProxy: the credential {name} is missing"))?;
+    if !credential.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
+        return Err(format!("httpProxy: the credential {name} may not be sent to {host}: its owner must list it"));
+    }
+    let text = match &credential.secret {
+        CredentialSecret::Basic { username, password } => format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
+        CredentialSecret::Token(token) => format!("Bearer {token}"),
+    };
+    let value = HeaderValue::from_str(&text);
+    let mut value = value.map_err(|_| format!("httpProxy: the credential {name} can't stand in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }

@@ -12,6 +12,7 @@ mod fault;
 mod http_proxy;
 mod journal;
 mod known;
+mod relay;
 mod request;
 mod resolve;
 mod upstream;
@@ -28,6 +29,9 @@ pub use chain::Chain;
 pub use environment::{EnvironmentError, from_environment};
 pub use fault::{Class, Fault, FetchError};
 pub use journal::{Attempt, Journal};
+
+/// The endpoint of all that is asked of a checksum database.
+const SUMDB: &str = "sumdb";
 
 /// What must be true of an answer before it is believed.
 #[derive(Clone, Debug)]
@@ -63,6 +67,13 @@ pub struct Wanted {
     pub check: Check,
     /// Where a body too large for memory is written, and read by others at the same time. Absent: it is kept in memory.
     pub file: Option<Arc<Growing>>,
+}
+
+impl Wanted {
+    /// Whether it asks no more than who relays a checksum database.
+    fn is_offer(&self) -> bool {
+        self.endpoint == SUMDB && self.path.ends_with("/supported")
+    }
 }
 
 /// A verified answer.

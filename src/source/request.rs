@@ -12,6 +12,7 @@ use reqwest::{RequestBuilder, Response};
 use url::{Host, Url};
 
 use super::credential::{Held, Which, is_refusal};
+use super::http_proxy::Through;
 use super::resolve::ResolveError;
 use super::upstream::Upstream;
 use super::{Class, Fault};
@@ -20,11 +21,12 @@ use crate::config::{Credential, CredentialSecret};
 const MAX_REDIRECTS: usize = 10;
 
 impl Upstream {
-    /// Sends the request with some headers and follows redirects, each hop only where the configuration allows.
-    pub(super) async fn follow(&self, path: &str, headers: &HeaderMap) -> Result<Response, Fault> {
+    /// Sends the request with some headers and follows redirects, each hop only where the configuration allows. What was let
+    /// through once keeps its retries, whatever became of other requests meanwhile.
+    pub(super) async fn follow(&self, path: &str, headers: &HeaderMap, is_retry: bool) -> Result<Response, Fault> {
         let mut url = self.join(path)?;
-        for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(url.clone(), headers).await?;
+        for hop in 0..=MAX_REDIRECTS {
+            let response = if hop == 0 { self.send(url.clone(), headers).await? } else { self.send_on(&url, headers, is_retry).await? };
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(response);
             }
@@ -48,6 +50,28 @@ impl Upstream {
         Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")))
     }
 
+    /// Goes on to where the upstream redirected: what is wrong there is no fault of the upstream's own host.
+    async fn send_on(&self, url: &Url, headers: &HeaderMap, is_retry: bool) -> Result<Response, Fault> {
+        let began = Instant::now();
+        if !is_retry {
+            self.beyond().admit(began).map_err(|wait| self.of(url, Fault { retry_after: Some(wait), ..self.held_back(wait) }))?;
+        }
+        let result = self.send(url.clone(), headers).await;
+        match &result {
+            Err(fault) if fault.class.is_silence() => self.beyond().failed(fault.began(began), Instant::now()),
+            _ => self.beyond().answered(),
+        }
+        result.map_err(|fault| self.of(url, fault))
+    }
+
+    /// A fault that came up while this was asked.
+    pub(super) fn of(&self, url: &Url, fault: Fault) -> Fault {
+        match url.host_str() {
+            Some(host) if !host.eq_ignore_ascii_case(&self.host) => Fault { host: host.to_ascii_lowercase(), ..fault },
+            _ => fault,
+        }
+    }
+
     async fn send(&self, url: Url, headers: &HeaderMap) -> Result<Response, Fault> {
         let literal = match url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
@@ -55,13 +79,23 @@ impl Upstream {
             _ => None,
         };
         // The HTTP proxy dials what goes through it.
-        let carried = self.proxy.as_ref().is_some_and(|proxy| proxy.carries(&url));
-        if let Some(address) = literal.filter(|_| !carried) {
+        let carrier = self.proxy.as_ref().filter(|proxy| proxy.carries(&url));
+        if let Some(refusal) = carrier.and_then(Through::refusal) {
+            return Err(self.fault(Class::Auth, refusal.to_owned()));
+        }
+        if let Some(address) = literal.filter(|_| carrier.is_none()) {
             let own = url.host() == self.url.host();
             self.resolver.check_literal(address, own).map_err(|e| self.fault(Class::Dns, e.to_string()))?;
         }
         let request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity").headers(headers.clone());
         match self.credential.as_ref().filter(|_| self.may_carry_credential(&url)) {
+            Some(held) if carrier.is_some() && url.scheme() == "http" => {
+                let reason = format!(
+                    "the credential {} would pass the HTTP proxy in clear: use https, or add the host to httpProxy.noProxy",
+                    held.name()
+                );
+                Err(self.fault(Class::Auth, reason))
+            }
             Some(held) => self.send_with(held, request).await,
             None => self.send_request(request).await,
         }

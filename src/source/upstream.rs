@@ -11,7 +11,7 @@ use url::Url;
 use super::attempt::Transfer;
 use super::breaker::Breaker;
 use super::credential::{Held, Which};
-use super::facts::Facts;
+use super::facts::{Facts, shows_acceptance};
 use super::http_proxy::Through;
 use super::known::Known;
 use super::request::chain_text;
@@ -53,6 +53,8 @@ pub(super) struct Upstream {
     successor: OnceLock<Arc<Self>>,
     journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
+    /// For the hosts that it redirects to.
+    beyond: Mutex<Breaker>,
 }
 
 impl Upstream {
@@ -102,6 +104,7 @@ impl Upstream {
             successor: OnceLock::new(),
             journal: Arc::clone(journal),
             breaker: Mutex::default(),
+            beyond: Mutex::default(),
         })
     }
 
@@ -115,7 +118,7 @@ impl Upstream {
             if wanted.is_private && !upstream.internal {
                 return Err(FetchError::Private);
             }
-            upstream.admit(wanted)?;
+            upstream.admit(wanted, transfer.is_retry)?;
             let result = upstream.counted(wanted, &mut transfer).await;
             let pause = match &result {
                 Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => pause(fault, attempt),
@@ -124,6 +127,7 @@ impl Upstream {
             let Some(pause) = pause else { return result };
             tokio::time::sleep(pause).await;
             attempt += 1;
+            transfer.is_retry = true;
         }
     }
 
@@ -142,7 +146,7 @@ impl Upstream {
         self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
         self.metrics.upstream_duration.with_label_values(&[&self.host]).observe(elapsed.as_secs_f64());
         self.journal.note(&wanted.path, &self.host, class, reason, elapsed);
-        self.note(&result);
+        self.note(wanted, &result, started);
         result
     }
 
@@ -178,7 +182,7 @@ impl Upstream {
         if which == Which::New {
             self.facts.answered(status);
         }
-        if status.is_success() {
+        if shows_acceptance(status) {
             held.accepted(which);
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let metric = self.metrics.credential_success.with_label_values(&[held.name(), &self.host]);
@@ -210,17 +214,26 @@ impl Upstream {
         self.credential.as_ref().map(|held| [held.name(), self.host.as_str()])
     }
 
-    fn admit(&self, wanted: &Wanted) -> Result<(), FetchError> {
+    /// Whether it may be asked now. What was let through once keeps its retries: one connection that broke under many downloads
+    /// must not end them all.
+    fn admit(&self, wanted: &Wanted, is_retry: bool) -> Result<(), FetchError> {
         let (mut breaker, now) = (self.breaker(), Instant::now());
         // A client may have come since: it reads what has arrived, and nobody else would resume the rest.
         let is_wanted = || wanted.file.as_ref().is_some_and(|file| file.is_wanted());
         if wanted.is_ahead && breaker.is_in_trouble(now) && !is_wanted() {
             return Err(FetchError::HeldBack);
         }
+        if is_retry {
+            return Ok(());
+        }
         breaker.admit(now).map_err(|wait| {
             self.metrics.upstream_requests.with_label_values(&[&self.host, "breaker"]).inc();
-            self.fault(Class::Connect, format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32())).into()
+            self.held_back(wait).into()
         })
+    }
+
+    pub(super) fn held_back(&self, wait: Duration) -> Fault {
+        self.fault(Class::Connect, format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32()))
     }
 
     /// Whether it had a problem a moment ago.
@@ -228,12 +241,13 @@ impl Upstream {
         self.breaker().is_in_trouble(Instant::now())
     }
 
-    fn note(&self, result: &Result<Fetched, FetchError>) {
+    fn note(&self, wanted: &Wanted, result: &Result<Fetched, FetchError>, began: Instant) {
         let now = Instant::now();
         let mut breaker = self.breaker();
         match result {
-            Err(FetchError::Fault(fault)) if fault.class.is_silence() => breaker.failed(now),
-            Err(FetchError::Fault(fault)) if fault.class.is_trouble() => breaker.complained(now),
+            Err(FetchError::Fault(fault)) if fault.class.is_silence() && fault.host == self.host => breaker.failed(fault.began(began), now),
+            // Nobody need relay a database: to refuse it is no sign of trouble.
+            Err(FetchError::Fault(fault)) if fault.class.is_trouble() && !wanted.is_offer() => breaker.complained(now),
             _ => breaker.answered(),
         }
     }
@@ -247,8 +261,12 @@ impl Upstream {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn beyond(&self) -> MutexGuard<'_, Breaker> {
+        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn fault(&self, class: Class, reason: String) -> Fault {
-        Fault { class, host: self.host.clone(), reason, retry_after: None }
+        Fault::new(class, self.host.clone(), reason)
     }
 }
 
@@ -256,7 +274,7 @@ impl Upstream {
 fn pause(fault: &Fault, attempt: u32) -> Option<Duration> {
     let jitter = Duration::from_millis(rand::random_range(0..100));
     match fault.retry_after {
-        Some(asked) if fault.class.may_be_retried_later() => (asked <= MAX_RETRY_AFTER).then(|| asked + jitter),
-        _ => fault.class.is_transient().then(|| Duration::from_millis(100 * u64::from(attempt)) + jitter),
+        Some(asked) => (fault.class.may_be_retried_later() && asked <= MAX_RETRY_AFTER).then(|| asked + jitter),
+        None => fault.class.is_transient().then(|| Duration::from_millis(100 * u64::from(attempt)) + jitter),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gomodcache::config::{Fallback, HttpProxy, ProxyConfig};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use crate::stage::{Stage, config, entry};
+use crate::stage::{Stage, config, entry, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest};
 
 fn through(proxy: &str, upstreams: &[&str]) -> ProxyConfig {
@@ -42,6 +42,60 @@ async fn plain_http_goes_through_with_the_proxys_own_credential_and_loopback_doe
     let asked = near.take_seen();
     assert_eq!(asked[0].header("proxy-authorization"), None, "nobody else hears the proxy's credential");
     assert!(!stage.log().contains("c2VjcmV0") && !stage.log().contains("secret\""));
+}
+
+#[tokio::test]
+async fn the_proxys_credential_may_be_late_or_taken_back_and_all_that_goes_past_it_is_served() {
+    let proxy = Upstream::start(|asked: &Asked| match (for_host(asked), asked.header("proxy-authorization")) {
+        (Some(asked), Some("Bearer t0ken")) => honest(&asked),
+        _ => Answer::new("407 Proxy Authentication Required", ""),
+    })
+    .await;
+    let near = Upstream::start(honest).await;
+    let mut config = through(&proxy.url(), &["http://modules.example"]);
+    config.http_proxy.as_mut().unwrap().credential = Some("egress".to_owned());
+    let mut stage = Stage::start(&config).await;
+    let got = stage.tea("v1.0.0.mod").await;
+    assert!(got.status == 502 && got.text().contains("httpProxy: the credential egress is missing"), "{got:?}");
+
+    let credential = |hosts: &str| {
+        let text = format!(r#"{{"hosts": [{hosts}], "secret": {{"token": "t0ken"}}}}"#);
+        std::fs::write(stage.folder().join("credentials/credential.egress"), text).unwrap();
+    };
+    credential(r#""127.0.0.1""#);
+    eventually("the credential", async || stage.tea("v1.0.0.mod").await.status == 200).await;
+    stage.kept("corp.example/!tea/@v/v1.0.0.mod").await;
+    credential("");
+    let mut minor = 0;
+    eventually("the owner's no", async || {
+        minor += 1;
+        let got = stage.tea(&format!("v1.{minor}.0.info")).await;
+        got.status == 502 && got.text().contains("may not be sent to 127.0.0.1")
+    })
+    .await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.status, 200, "what is here is served");
+    assert!(proxy.take_seen().iter().all(|asked| asked.header("proxy-authorization") == Some("Bearer t0ken")));
+
+    // No start waits for it either, and it is nothing to those that are reached directly.
+    config.upstreams.insert(0, entry(&near.url(), Fallback::OnNotFound));
+    std::fs::remove_file(stage.folder().join("credentials/credential.egress")).unwrap();
+    stage.restart(&config).await;
+    assert_eq!(stage.tea("v2.0.0.info").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_upstreams_credential_does_not_pass_the_proxy_in_clear() {
+    let proxy = Upstream::start(|asked: &Asked| for_host(asked).map_or_else(Answer::not_found, |asked| honest(&asked))).await;
+    let mut config = through(&proxy.url(), &["http://modules.example"]);
+    config.upstreams[0].credential = Some("corp".to_owned());
+    let stage = Stage::prepared(&config, |folder| {
+        let credential = r#"{"hosts": ["modules.example"], "secret": {"token": "t0ken"}}"#;
+        std::fs::write(folder.join("credentials/credential.corp"), credential).unwrap();
+    })
+    .await;
+    let got = stage.tea("v1.0.0.mod").await;
+    assert!(got.status == 502 && got.text().contains("the credential corp would pass the HTTP proxy in clear"), "{got:?}");
+    assert_eq!(proxy.take_paths(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -138,6 +138,20 @@ async fn a_success_that_is_no_200_is_a_fault_and_is_never_kept_as_the_whole() {
 }
 
 #[tokio::test]
+async fn a_web_page_is_no_go_mod_file_however_its_type_is_spelled_and_a_long_lie_is_quoted_in_a_line() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.is("mod") {
+        true => Answer::ok("<h1>log in</h1>").with("Content-Type", "Text/HTML; charset=utf-8"),
+        false => Answer::ok(format!(r#"{{"Version":"{}"}}"#, "v".repeat(1 << 20))),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let got = stage.tea("v1.0.0.mod").await;
+    assert!(got.status == 502 && got.text().contains("web page"), "{got:?}");
+    let got = stage.tea("v1.0.0.info").await;
+    assert!(got.status == 502 && got.text().contains("answered for") && got.text().len() < 1_000, "{got:?}");
+}
+
+#[tokio::test]
 async fn while_an_upstream_is_held_back_a_request_is_answered_at_once() {
     let mut config = config(&[]);
     // Port 1 of the loopback network: nobody listens there.

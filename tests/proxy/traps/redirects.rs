@@ -113,6 +113,24 @@ async fn a_redirect_to_a_host_that_is_not_declared_is_refused_with_the_line_to_a
     assert!(!stage.has("v1.0.0.zip"));
 }
 
+/// Port 1 of the loopback network: nobody listens there.
+#[tokio::test]
+async fn a_store_that_is_away_is_named_and_is_no_fault_of_the_upstream_that_redirects_to_it() {
+    let upstream =
+        Upstream::start(|asked: &Asked| if asked.is("zip") { Answer::redirect("http://127.0.0.2:1/x") } else { honest(asked) }).await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].redirect_hosts = vec!["127.0.0.2".to_owned()];
+    let stage = Stage::start(&config).await;
+    for i in 0..3 {
+        let got = stage.tea(&format!("v1.{i}.0.zip")).await;
+        assert!(got.status == 502 && got.text().starts_with("upstream 127.0.0.2: "), "{got:?}");
+    }
+    // After five faults it is left alone, and the upstream is not.
+    let got = stage.tea("v1.3.0.zip").await;
+    assert!(got.text().contains("upstream 127.0.0.2: has not answered lately"), "{got:?}");
+    assert_eq!(stage.tea("v1.3.0.mod").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_redirect_from_https_to_http_is_refused() {
     let plain = Upstream::start(honest).await;

@@ -1,5 +1,8 @@
 //! The relay of the checksum database. Verification by it is in `tests/checksums.rs`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, WhenUnavailable};
 use gomodcache::gomod::{HASH_BYTES, Hash, SumdbPath, TileLevel, Tree};
 
@@ -182,6 +185,32 @@ async fn the_database_is_asked_at_its_url_else_through_the_first_upstream_that_r
     let found = Stage::start(&relaying(&[&silent, &relaying_one], None)).await;
     assert!(found.get(&path).await.text().contains("h1:relayed="));
     assert_eq!(silent.take_paths(), ["/sumdb/sum.example/db/supported"]);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_away_is_passed_over_where_modules_are_and_is_asked_again_later_only() {
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = Arc::clone(&down);
+    let first = Upstream::start(move |asked: &Asked| match is_down.load(Ordering::Relaxed) {
+        true => Answer::new("403 Forbidden", ""),
+        false => relay(asked),
+    })
+    .await;
+    let second = Upstream::start(relay).await;
+    let mut config = relaying(&[&first, &second], None);
+    config.upstreams[0] = entry(&first.url(), Fallback::OnError);
+    let stage = Stage::start(&config).await;
+    let look_up = async |i: usize| stage.get(&format!("/sumdb/{NAME}/lookup/corp.example/!tea@v1.{i}.0")).await.status;
+    assert_eq!((look_up(0).await, second.take_paths().len()), (200, 0));
+    down.store(true, Ordering::Relaxed);
+    first.take_paths();
+    assert_eq!(futures::future::join_all((1..20).map(look_up)).await, [200; 19]);
+    assert_eq!(look_up(20).await, 200);
+    let asked = first.take_paths().into_iter().filter(|path| path.ends_with("/supported")).count();
+    assert!((1..=19).contains(&asked), "{asked}");
+    first.take_paths();
+    assert_eq!(look_up(21).await, 200);
+    assert_eq!(first.take_paths(), Vec::<String>::new(), "it is remembered who relays, though one could not be asked");
 }
 
 #[tokio::test]
