@@ -64,7 +64,7 @@ pub struct ProxyConfig {
     /// database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub private_modules: Vec<String>,
-    /// Bytes that the cache may hold. Absent: no limit but the disk's.
+    /// Bytes that the cache may hold, and at most 95 % of the file system, which is also the limit if this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_limit: Option<u64>,
     /// What clients may not have.

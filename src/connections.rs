@@ -3,7 +3,8 @@
 //!
 //! There is no HTTP/2: without TLS neither go commands nor probes speak it, and it would be one more door.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt::set_tcp_user_timeout;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub(crate) const UNREAD: Duration = Duration::from_secs(300);
 /// How much waits in the kernel to be sent, beside what is on its way. It would be 4 MB a connection, which the pod's memory is
 /// charged with; and a client that reads one of its connections for as long as there is something would not come to the others.
 const UNSENT: u32 = 256 << 10;
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// How long a client may leave a connection waiting.
 #[derive(Clone, Copy)]
@@ -38,6 +41,31 @@ pub(crate) struct Waits {
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Listens. `0.0.0.0` is every address of the machine, as in Go, those of IPv6 too: a pod's own may be one.
+///
+/// # Errors
+/// The address can't be used.
+pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        match of_both_families(address.port()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            // The kernel may do without IPv6.
+            Err(error) => tracing::debug!(%error, "listening on IPv4 alone"),
+            Ok(listener) => return Ok(listener),
+        }
+    }
+    TcpListener::bind(address).await
+}
+
+fn of_both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
 
 /// Accepts connections until the token is cancelled. `connect` makes of a connection what is written to, and what answers.
 ///
@@ -63,7 +91,8 @@ where
     let unread = u32::try_from(waits.unread.as_millis()).unwrap_or(u32::MAX);
     while let Some(accepted) = shutdown.run_until_cancelled(listener.accept()).await {
         let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
+            // Of a listener of both families an IPv4 client has an address of IPv6.
+            Ok((stream, client)) => (stream, SocketAddr::new(client.ip().to_canonical(), client.port())),
             Err(error) => {
                 // Out of file descriptors, most likely: a pause lets connections end.
                 tracing::warn!(%error, "can't accept a connection");
@@ -119,6 +148,25 @@ mod tests {
         };
         let running = tokio::spawn(async move { accept(listener, waits, &token, connect).await });
         (address, shutdown, running)
+    }
+
+    #[tokio::test]
+    async fn every_address_is_one_of_either_family_and_clients_keep_theirs() {
+        let listener = listen("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let (port, token) = (listener.local_addr().unwrap().port(), CancellationToken::new());
+        let answer = |client: SocketAddr| {
+            service_fn(move |_: Request<Incoming>| async move {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(client.ip().to_string()))))
+            })
+        };
+        let (waits, closed) = (Waits { head: LONG, unread: LONG }, token.clone());
+        let running = tokio::spawn(async move { accept(listener, waits, &closed, move |stream, client| (stream, answer(client))).await });
+        for ip in ["127.0.0.1", "::1"] {
+            let heard = hears(SocketAddr::new(ip.parse().unwrap(), port), "GET / HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+            assert!(heard.ends_with(&format!("\r\n\r\n{ip}")), "{heard}");
+        }
+        token.cancel();
+        running.await.unwrap();
     }
 
     /// What a client hears that says this and then waits for the end of the connection. `None`: there was none.

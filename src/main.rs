@@ -41,12 +41,15 @@ struct ProxyArgs {
     /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
     #[arg(long)]
     cache_dir: Option<PathBuf>,
-    /// Bytes that the cache may hold, such as 50Gi; the least useful zips go first [default: no limit].
+    /// Bytes that the cache may hold, such as 50Gi; the least useful zips go first [default, and at most: 95 % of the file system].
     #[arg(long, value_parser = gomodcache::quantity::parse_bytes)]
     cache_limit: Option<u64>,
     /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// How long to go on accepting connections after SIGTERM, until a Service has heard of it.
+    #[arg(long, env = "GOMODCACHE_LINGER", default_value = "0s", value_parser = duration)]
+    linger: Duration,
     /// For tests of upgrades: read these versions of the configuration, as an earlier or a later release would.
     #[arg(long, hide = true, env = "GOMODCACHE_CONFIG_VERSIONS", value_delimiter = ',')]
     config_versions: Vec<u32>,
@@ -163,6 +166,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 cache_limit: args.cache_limit,
                 config: args.config,
                 config_versions: Versions::of(args.config_versions),
+                linger: args.linger,
             };
             proxy::run(settings, telemetry::on_signal()?).await?;
         }

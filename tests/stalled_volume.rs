@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What opens, fills, empties and removes the files of downloads.
-const CALLS: [&str; 4] = ["openat", "pwrite64", "ftruncate", "unlink"];
+const CALLS: [&str; 5] = ["openat", "openat2", "pwrite64", "ftruncate", "unlink"];
 /// How long each of them lasts.
 const STALL: Duration = Duration::from_secs(1);
 /// How late `/livez` may be: a wait for a stalled call would be nearly as long as that.

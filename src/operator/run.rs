@@ -21,6 +21,7 @@ use super::rollout::Rollouts;
 use super::view::Memory;
 use super::watched::Watched;
 use super::{Context, Error, Settings, controller};
+use crate::connections::listen;
 use crate::telemetry::{Health, serve_admin};
 
 /// How long reconciles that are under way may take to end at shutdown. Longer, and the lease is left to run out.
@@ -35,7 +36,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let health = Health::default();
-    let listener = tokio::net::TcpListener::bind(settings.admin_listen).await?;
+    let listener = listen(settings.admin_listen).await?;
     let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
 
     let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "gomodcache-system".to_owned());

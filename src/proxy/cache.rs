@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use std::collections::HashMap;
 
@@ -163,9 +163,9 @@ impl Cache {
     /// What is known of an object, without a change to it.
     pub(super) async fn explain(&self, request: &Request, now: Instant) -> super::explain::Object {
         let file = self.store.path(request);
-        let metadata = tokio::fs::metadata(&file).await.ok();
+        let metadata = tokio::fs::symlink_metadata(&file).await.ok().filter(std::fs::Metadata::is_file);
         let hash = match request {
-            Request::Zip(..) => tokio::fs::read_to_string(file.with_extension("ziphash")).await.ok(),
+            Request::Zip(..) => self.read_state(file.with_extension("ziphash")).await,
             _ => None,
         };
         super::explain::Object {
@@ -173,11 +173,17 @@ impl Cache {
             cached: metadata.is_some(),
             bytes: metadata.as_ref().map(std::fs::Metadata::len),
             last_use: metadata.and_then(|metadata| metadata.modified().ok()).and_then(|time| jiff::Timestamp::try_from(time).ok()),
-            hash,
+            hash: hash.and_then(|(bytes, _)| String::from_utf8(bytes.into()).ok()),
             in_memory: self.memory.get(&request.as_go_asks(), now).is_some(),
             downloading: self.is_fetching(request),
             known_absent: self.known_absent(request).is_some(),
         }
+    }
+
+    /// A small file of our own, and when it was written.
+    pub(super) async fn read_state(&self, file: PathBuf) -> Option<(Bytes, SystemTime)> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.read_state(&file)).await.ok()?.ok()?
     }
 
     /// How far to look ahead.

@@ -62,6 +62,8 @@ struct Files {
 
 /// What one configuration makes.
 struct Sources {
+    /// All that decides on answers: if it changes, what was answered before may be wrong.
+    decides: (ProxyConfig, BTreeMap<String, Credential>),
     chain: Arc<Chain>,
     verify: Arc<Verify>,
     cache_limit: Option<u64>,
@@ -86,7 +88,7 @@ impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
             let (config, credentials) = from_environment(settings.listen).await?;
-            let sources = Sources::new(&config, &credentials, None, &lasting).map_err(Error::Source)?;
+            let sources = Sources::new(config, credentials, None, &lasting, None).map_err(Error::Source)?;
             let live = Self {
                 sources: ArcSwap::from_pointee(sources),
                 files: None,
@@ -110,7 +112,7 @@ impl Live {
         let credentials = read_folder(&files.credentials).map_err(Error::Unreadable)?;
         let look = Look { config: files.config().unwrap_or_default(), credentials };
         let mut refused = None;
-        let sources = match sources_of(&look, &lasting) {
+        let sources = match sources_of(&look, &lasting, None) {
             Ok(sources) => sources,
             // A bad ConfigMap must not stop a restart.
             Err(error) => {
@@ -122,7 +124,7 @@ impl Live {
                 lasting.metrics.reload_failures.inc();
                 let last = Look { config: text, credentials: look.credentials.clone() };
                 refused = Some(look.refused(&error));
-                sources_of(&last, &lasting).map_err(Error::Source)?
+                sources_of(&last, &lasting, None).map_err(Error::Source)?
             }
         };
         let live = Self {
@@ -222,17 +224,21 @@ impl Live {
             if !last.calls_for(&look, Instant::now()) {
                 continue;
             }
-            match sources_of(&look, &self.lasting) {
+            let before = self.sources.load_full();
+            match sources_of(&look, &self.lasting, Some(&before.verify)) {
                 Ok(sources) => {
-                    let before = self.sources.load_full();
                     sources.chain.take_over(&before.chain);
                     sources.verify.take_over(&before.verify);
+                    let answers_may_differ = sources.decides != before.decides;
                     self.sources.store(Arc::new(sources));
                     self.set_refused(None);
                     self.instruct_store();
-                    self.changed.store(Some(Arc::new(Instant::now())));
-                    // After the swap: what the old chain answered must not outlive it.
-                    self.lasting.memory.clear();
+                    // After the swap: what the old chain answered must not outlive it. Where addresses change every few minutes, no
+                    // long download would ever be kept, were they a reason.
+                    if answers_may_differ {
+                        self.changed.store(Some(Arc::new(Instant::now())));
+                        self.lasting.memory.clear();
+                    }
                     // Only the newest is worth keeping.
                     remembering.shutdown().await;
                     remembering.spawn(Arc::clone(&self).remember(look.clone()));
@@ -295,7 +301,9 @@ impl Files {
     }
 }
 
-fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
+/// Does not touch the volume for a database that the configuration before had, too: where a volume hangs, a new password must
+/// not wait for it.
+fn sources_of(look: &Look, lasting: &Lasting, before: Option<&Verify>) -> Result<Sources, String> {
     let config = ProxyConfig::parse_any(&look.config, &lasting.config_versions).map_err(|e| e.to_string())?;
     let mut credentials = BTreeMap::new();
     for (key, bytes) in &look.credentials {
@@ -304,29 +312,32 @@ fn sources_of(look: &Look, lasting: &Lasting) -> Result<Sources, String> {
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    let sources = Sources::new(&config, &credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting)?;
+    let sources = Sources::new(config, credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting, before)?;
     Ok(Sources { in_use: look.names(), ..sources })
 }
 
 impl Sources {
     fn new(
-        config: &ProxyConfig,
-        credentials: &BTreeMap<String, Credential>,
+        config: ProxyConfig,
+        credentials: BTreeMap<String, Credential>,
         admin_token: Option<Vec<u8>>,
         lasting: &Lasting,
+        before: Option<&Verify>,
     ) -> Result<Self, String> {
         let Lasting { store, metrics, journal, .. } = lasting;
-        let chain = Arc::new(Chain::new(config, credentials, metrics, journal)?);
-        let verify = Arc::new(Verify::new(config, store, metrics)?);
+        let chain = Arc::new(Chain::new(&config, &credentials, metrics, journal)?);
+        let verify = Arc::new(Verify::new(&config, store, metrics, before)?);
         Ok(Self {
             chain,
             verify,
             cache_limit: config.cache_limit,
             look_ahead: config.look_ahead,
-            policy: Arc::new(Policy::new(config)?),
+            policy: Arc::new(Policy::new(&config)?),
             admin_token,
             pinned: pinned(&config.resolution),
             in_use: InUse::default(),
+            // Neither where a host is found nor how much may be kept makes an answer another one.
+            decides: (ProxyConfig { resolution: Resolution::default(), cache_limit: None, ..config }, credentials),
         })
     }
 }

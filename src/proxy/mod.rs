@@ -30,9 +30,9 @@ mod walk;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use access_log::AccessLog;
@@ -44,6 +44,7 @@ use look_ahead::LookAhead;
 use memory::Memory;
 
 use crate::config::{ConfigError, Versions};
+use crate::connections::listen;
 use crate::source::EnvironmentError;
 use crate::store::Store;
 use crate::telemetry::{Health, Metrics, serve_admin};
@@ -57,12 +58,14 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// The cache's folder; created when it is missing.
     pub cache_dir: PathBuf,
-    /// How many bytes the cache may hold. Absent: as many as fit, unless the configuration says.
+    /// How many bytes the cache may hold. Absent: 95 % of the file system, unless the configuration says.
     pub cache_limit: Option<u64>,
     /// A [`crate::config::ProxyConfig`] file. Absent: the environment's `GOPROXY` and `GOSUMDB`, else `go env`.
     pub config: Option<PathBuf>,
     /// The versions of that file that are read.
     pub config_versions: Versions,
+    /// How long to go on accepting connections when the token is cancelled, until everybody has heard of it.
+    pub linger: Duration,
 }
 
 /// Why the proxy could not start or go on.
@@ -122,7 +125,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     };
     let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
     breakers::register(&metrics.registry, Arc::clone(&live))?;
-    let listen = async |address| TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source });
+    let listen = async |address| listen(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(
         modules = %modules.local_addr()?, admin = %admin.local_addr()?, cache = %settings.cache_dir.display(), "serving"
@@ -149,7 +152,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         log: AccessLog::start(metrics.access_log_dropped.clone())?,
         metrics,
     };
-    server::serve(modules, service, health, shutdown.clone()).await;
+    server::serve(modules, service, health, shutdown.clone(), settings.linger).await;
     admin_shutdown.cancel();
     shutdown.cancel();
     let ended = [

@@ -26,8 +26,9 @@ impl Cache {
             return (Answer::Error(error), Outcome::Negative);
         }
         let kept = self.read_dated(self.store.path(request)).await;
-        if let Some((bytes, age)) = &kept {
-            if *age < FRESH && self.live.is_from_this_configuration(*age) {
+        // What other sources said is better than nothing, and no more.
+        if let Some((bytes, age)) = kept.as_ref().filter(|(_, age)| self.live.is_from_this_configuration(*age)) {
+            if *age < FRESH {
                 return (fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
             }
             if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
@@ -50,17 +51,19 @@ impl Cache {
                 tracing::warn!(%error, request = %request.escaped(), "serving a stale answer");
                 (Answer::Stale(bytes, age), Outcome::Stale)
             }
-            (Err(FetchError::Offline), None) => self.answer_offline(request),
+            (Err(FetchError::Offline), None) => self.answer_offline(request).await,
             (Err(error), None) => (Answer::Error(error), Outcome::Error),
         }
     }
 
     /// Without an upstream the list is what the disk has. A 404 then lets the go command try the next path prefix.
-    fn answer_offline(&self, request: &Arc<Request>) -> (Answer, Outcome) {
-        let versions = match &**request {
-            Request::List(module) => self.store.cached_versions(module),
+    async fn answer_offline(&self, request: &Arc<Request>) -> (Answer, Outcome) {
+        let (store, asked) = (self.store.clone(), Arc::clone(request));
+        let cached = tokio::task::spawn_blocking(move || match &*asked {
+            Request::List(module) => store.cached_versions(module),
             _ => Vec::new(),
-        };
+        });
+        let versions = cached.await.unwrap_or_default();
         if versions.is_empty() {
             return (Answer::Error(not_found("not cached, and this cache is offline\n")), Outcome::NotFound);
         }
@@ -70,11 +73,10 @@ impl Cache {
 
     /// A mutable object and its age. Its time is that of its download: reading it is no use that counts.
     async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
-        let modified = tokio::fs::metadata(&file).await.ok()?.modified().ok()?;
-        let bytes = tokio::fs::read(&file).await.ok()?;
+        let (bytes, written) = self.read_state(file).await?;
         // Written by a clock that is ahead of this one, it may be of any age.
-        let age = SystemTime::now().duration_since(modified).unwrap_or(FRESH + STALE_WHILE_REVALIDATE);
-        Some((Bytes::from(bytes), age))
+        let age = SystemTime::now().duration_since(written).unwrap_or(FRESH + STALE_WHILE_REVALIDATE);
+        Some((bytes, age))
     }
 }
 

@@ -40,7 +40,7 @@ impl Cache {
             let highest = || Version::new(self.store.cached_versions(&module).last()?).ok();
             let version = version.cloned().or_else(highest)?;
             let zip = self.store.path(&Request::Zip(module.clone(), version.clone()));
-            let has_folder = zip_has_folder(std::fs::File::open(zip).ok()?, &module, &version, folder).unwrap_or_default();
+            let has_folder = zip_has_folder(self.store.open_uncounted(&zip).ok()??, &module, &version, folder).unwrap_or_default();
             has_folder.then(|| format!("{}@{}", module.as_str(), version.as_str()))
         })
     }

@@ -45,8 +45,8 @@ struct Peer {
     answering: Answering,
 }
 
-/// Serves until the token is cancelled, then lets running answers end.
-pub(super) async fn serve(listener: TcpListener, service: Service, health: Health, shutdown: CancellationToken) {
+/// Serves until the token is cancelled, goes on to accept connections for as long as `linger` says, then lets running answers end.
+pub(super) async fn serve(listener: TcpListener, service: Service, health: Health, shutdown: CancellationToken, linger: Duration) {
     let state = Arc::new(service);
     let of_connections = Arc::clone(&state);
     let connect = move |stream, client: SocketAddr| {
@@ -59,8 +59,15 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
         });
         (connection, service)
     };
-    let connections = accept(listener, Waits { head: HEAD, unread: UNREAD }, &shutdown, connect).await;
-    health.set_ready(false);
+    let closed = CancellationToken::new();
+    // A Service goes on to send connections here until it has heard that this pod is going.
+    let close = async {
+        shutdown.cancelled().await;
+        health.set_ready(false);
+        tokio::time::sleep(linger).await;
+        closed.cancel();
+    };
+    let (connections, ()) = tokio::join!(accept(listener, Waits { head: HEAD, unread: UNREAD }, &closed, connect), close);
     if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
         tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());
     }
@@ -89,10 +96,19 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
                 Err(error) => (Endpoint::Other, Outcome::NotFound, respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n"))),
                 Ok(request) => {
                     let request = Arc::new(request);
-                    service.look_ahead.asked(trail, &request, started);
-                    let missed = || service.look_ahead.missed(trail, &request);
+                    // A go command never asks for a head alone, and what would be remembered of one costs memory.
+                    if is_get {
+                        service.look_ahead.asked(trail, &request, started);
+                    }
+                    let missed = || {
+                        if is_get {
+                            service.look_ahead.missed(trail, &request)
+                        }
+                    };
                     let (answer, outcome) = service.cache.answer(&request, path, &missed).await;
-                    if let Answer::Hot(hot) = &answer {
+                    if let Answer::Hot(hot) = &answer
+                        && is_get
+                    {
                         service.look_ahead.answered(trail, hot);
                     }
                     let endpoint = Endpoint::of(&request);

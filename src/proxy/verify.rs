@@ -1,6 +1,5 @@
 //! The verdict on a download, before it is kept: what the checksum database says, or what this cache saw first.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,12 +51,16 @@ pub(super) struct Verify {
 pub(super) struct LookUp(JoinSet<Result<Sums, Missing>>);
 
 impl Verify {
-    pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>) -> Result<Self, String> {
+    /// A database that was there before goes on, with all that it has found out.
+    pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>, before: Option<&Self>) -> Result<Self, String> {
         let private = config.private().map_err(|e| e.to_string())?;
         let settings = config.checksum_database.as_ref();
         let mode = settings.map(|settings| settings.mode).unwrap_or_default();
         let database = match settings.map(|settings| verifier(&settings.name, settings.key.as_deref())) {
-            Some(Ok(verifier)) => Some(Arc::new(Database::new(verifier, store.clone()))),
+            Some(Ok(verifier)) => {
+                let same = before.and_then(Self::database).filter(|database| *database.verifier() == verifier).cloned();
+                Some(same.unwrap_or_else(|| Arc::new(Database::new(verifier, store.clone()))))
+            }
             // Clients that have the key may use it all the same.
             Some(Err(_)) if mode == ChecksumMode::Relay => None,
             Some(Err(reason)) => return Err(reason),
@@ -90,11 +93,8 @@ impl Verify {
 
     /// Takes over what the configuration before has found out.
     pub(super) fn take_over(&self, before: &Self) {
-        if let Some(database) = &self.database {
+        if self.database.is_some() {
             self.away().clone_from(&before.away());
-            if let Some(before) = &before.database {
-                database.take_over(before);
-            }
         }
     }
 
@@ -163,13 +163,16 @@ impl Verify {
     /// For what no database vouches for: it must stay what it was.
     async fn compare_with_first(&self, request: &Request, hash: &str) -> Verdict {
         let file = self.first_seen(request);
-        match tokio::fs::read_to_string(&file).await {
-            Ok(first) if first == hash => Verdict::Good,
-            Ok(first) => Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed")),
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Verdict::Pending(format!("what this cache saw of it first can't be read: {error}"))
+        let (store, of) = (self.store.clone(), file.clone());
+        let first = tokio::task::spawn_blocking(move || store.read_state(&of)).await;
+        match first.unwrap_or_else(|stopped| Err(stopped.into())) {
+            Ok(Some((first, _))) if first == hash.as_bytes() => Verdict::Good,
+            Ok(Some((first, _))) => {
+                let first = String::from_utf8_lossy(&first);
+                Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed"))
             }
-            Err(_) => {
+            Err(error) => Verdict::Pending(format!("what this cache saw of it first can't be read: {error}")),
+            Ok(None) => {
                 self.store.commit_later(Bytes::copy_from_slice(hash.as_bytes()), file);
                 Verdict::Good
             }
@@ -218,12 +221,13 @@ mod tests {
         let store = Store::open(folder.path(), None, &metrics).unwrap();
         let (one, other) = (Fake::new(1, 100), Fake::forked(1, 105, 91));
         let yaml = format!("version: 1\nchecksumDatabase: {{name: {NAME}, key: {}}}", one.verifier());
-        let verify = || Verify::new(&ProxyConfig::parse(&yaml).unwrap(), &store, &metrics).unwrap();
-        // Both have seen the volume before there is anything on it.
-        let (before, after) = (verify(), verify());
+        let verify = |before| Verify::new(&ProxyConfig::parse(&yaml).unwrap(), &store, &metrics, before).unwrap();
+        // There is nothing on the volume yet.
+        let before = verify(None);
+        let after = verify(Some(&before));
         let (module, version) = module(7);
         before.database().unwrap().sums(&module, &version, &one.ask()).await.unwrap();
-        after.take_over(&before);
+        let (module, version) = self::module(8);
         let refused = after.database().unwrap().sums(&module, &version, &other.ask()).await.unwrap_err();
         assert!(refused.to_string().contains("do not belong together"), "{refused}");
     }

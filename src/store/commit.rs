@@ -106,6 +106,7 @@ impl Committer {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
+                let batch = on_volume(batch);
                 match account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room()))) {
                     Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
                     Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
@@ -224,6 +225,18 @@ fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64, group: Duration, long
     Some(batch)
 }
 
+/// Leaves out the zips that passed through memory: nothing must be evicted for them.
+fn on_volume(batch: Vec<Commit>) -> Vec<Commit> {
+    let is_on_it = |commit: &Commit| !matches!(&commit.content, Content::Zip(growing, _) if growing.path().is_none());
+    let (on_it, not): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_on_it);
+    not.into_iter().for_each(|commit| answer(commit.done, Err(not_on_volume())));
+    on_it
+}
+
+fn not_on_volume() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "the zip did not fit the volume")
+}
+
 /// One file on its way: synced, not yet under its name.
 struct Staged {
     temp: Temp,
@@ -295,7 +308,7 @@ fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
             Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless: Some(may_stay) }])
         }
         Content::Zip(growing, h1) => {
-            let path = growing.path().ok_or_else(|| io::Error::new(io::ErrorKind::StorageFull, "the zip did not fit the volume"))?;
+            let path = growing.path().ok_or_else(not_on_volume)?;
             Ok(vec![
                 Staged { temp: Temp::Own(write(h1.as_bytes(), tmp)?), to: to.with_extension("ziphash"), unless: None },
                 Staged { temp: Temp::Shared(growing, path), to: to.to_owned(), unless: None },

@@ -40,6 +40,10 @@ impl Inventory {
         Self { root, private: ArcSwap::default() }
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Says which modules are private.
     pub(super) fn set_private(&self, modules: Patterns) {
         self.private.store(Arc::new(modules));

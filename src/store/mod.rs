@@ -8,6 +8,7 @@ mod growing;
 mod inventory;
 mod ledger;
 mod memory;
+mod open;
 mod reader;
 mod scrub;
 mod tiles;
@@ -35,6 +36,7 @@ use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
 use memory::Budget;
+use open::Root;
 use trouble::Trouble;
 use usage::Usage;
 
@@ -42,11 +44,13 @@ use usage::Usage;
 const STATE_DIR: &str = ".gomodcache";
 /// A temporary file older than this belongs to no running download, of this process or another.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// More than any file of our own has: a list of versions is the longest.
+const MAX_STATE: u64 = 16 << 20;
 
 /// A cache folder.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
+    root: Arc<Root>,
     usage: Arc<Usage>,
     committer: Arc<Committer>,
     /// For zips that the volume has no room for.
@@ -98,7 +102,7 @@ impl Store {
         let usage = Arc::new(Usage::new(root.to_owned(), limit, Arc::clone(metrics)));
         let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage))?);
         Ok(Self {
-            root: root.to_owned(),
+            root: Arc::new(Root::open(root)?),
             usage,
             committer,
             memory: Arc::default(),
@@ -120,20 +124,20 @@ impl Store {
     /// The cache's folder.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        self.root.path()
     }
 
     /// The folder for our own state.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.root.join(STATE_DIR)
+        self.root().join(STATE_DIR)
     }
 
     /// Where an object of a module lies. Mutable ones are kept apart: in Go's own layout a file `list` names only the
     /// versions that happen to be cached.
     #[must_use]
     pub fn path(&self, request: &Request) -> PathBuf {
-        let base = if request.is_immutable() { self.root.clone() } else { self.state_dir().join("mutable") };
+        let base = if request.is_immutable() { self.root().to_owned() } else { self.state_dir().join("mutable") };
         base.join(request.escaped())
     }
 
@@ -149,28 +153,39 @@ impl Store {
     /// # Errors
     /// The disk's; an object that is not there is `None`.
     pub fn read(&self, path: &Path, small: u64) -> io::Result<Option<Object>> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Ok(None);
-        }
+        let Some((mut file, length)) = self.root.file(path)? else { return Ok(None) };
         note_use(&file);
-        if metadata.len() > small {
-            return Ok(Some(Object::Large(file, metadata.len())));
+        if length > small {
+            return Ok(Some(Object::Large(file, length)));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
-        file.read_to_end(&mut bytes)?;
-        Ok(Some(Object::Small(Bytes::from(bytes))))
+        Ok(Some(Object::Small(whole(&mut file, length)?)))
+    }
+
+    /// Opens a file, whose use does not count. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; a file that is not there is `None`.
+    pub fn open_uncounted(&self, path: &Path) -> io::Result<Option<File>> {
+        Ok(self.root.file(path)?.map(|(file, _)| file))
+    }
+
+    /// Reads a small file of our own, with the time at which it was written. Its use does not count. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; one that is longer than it may be among them. A file that is not there is `None`.
+    pub fn read_state(&self, path: &Path) -> io::Result<Option<(Bytes, SystemTime)>> {
+        let Some((mut file, length)) = self.root.file(path)? else { return Ok(None) };
+        if length > MAX_STATE {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is longer than it may be", path.display())));
+        }
+        let written = file.metadata()?.modified()?;
+        Ok(Some((whole(&mut file, length)?, written)))
     }
 
     /// Counts a use of an object that was answered from memory. Blocks.
     pub fn count_use(&self, path: &Path) {
         // An evicted object may live on in memory; it has no time to set.
-        if let Ok(file) = File::open(path) {
+        if let Ok(Some((file, _))) = self.root.file(path) {
             note_use(&file);
         }
     }
@@ -243,16 +258,22 @@ impl Store {
     /// The tagged versions of a module whose `.info` is here, for a list without an upstream.
     #[must_use]
     pub fn cached_versions(&self, module: &ModulePath) -> Vec<String> {
-        versions_in(&self.root.join(module.escaped()).join("@v"))
+        versions_in(&self.root().join(module.escaped()).join("@v"))
     }
 
     /// Whether anything was ever kept of a module. Blocks.
     #[must_use]
     pub fn has_known(&self, module: &ModulePath) -> bool {
         let state = self.state_dir();
-        let folders = [self.root.clone(), state.join("mutable"), state.join("first-seen")].map(|base| base.join(module.escaped()));
+        let folders = [self.root().to_owned(), state.join("mutable"), state.join("first-seen")].map(|base| base.join(module.escaped()));
         folders.iter().any(|folder| folder.join("@v").exists() || folder.join("@latest").exists())
     }
+}
+
+fn whole(file: &mut File, length: u64) -> io::Result<Bytes> {
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    file.read_to_end(&mut bytes)?;
+    Ok(Bytes::from(bytes))
 }
 
 fn note_use(file: &File) {
@@ -350,6 +371,25 @@ mod tests {
         assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
         assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
         assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_no_plain_file_of_the_folder_is_not_there() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open(folder.path());
+        let (secret, below) = (elsewhere.path().join("secret"), folder.path().join("a/@v"));
+        fs::write(&secret, "hunter2").unwrap();
+        fs::create_dir_all(&below).unwrap();
+        std::os::unix::fs::symlink(&secret, below.join("link.mod")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("b")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", below.join("zero.info")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(below.join("pipe.mod")).status().unwrap().success());
+        for path in ["a/@v/link.mod", "b/secret", "a/@v/zero.info", "a/@v/pipe.mod", "a/@v", "a/../../secret"] {
+            let path = folder.path().join(path);
+            assert!(matches!(store.read(&path, 100), Ok(None)), "{}", path.display());
+            assert!(matches!(store.read_state(&path), Ok(None)), "{}", path.display());
+        }
+        assert!(store.read(&secret, 100).is_err(), "it is not below the folder");
     }
 
     #[test]

@@ -7,13 +7,19 @@
 //! A database's key is not at hand here. Its look-ups count if they were proven when they came, and if their record stands in a
 //! tile that was: that of a damaged one does not.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::STATE_DIR;
+use super::open::{plain_file, read_at_most};
 use super::tiles::has_record;
 use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, SumdbPath, Version, VersionInfo, hash_go_mod, hash_zip};
+
+/// More than an `.info` file or a look-up has.
+const MAX_INFO: u64 = 1 << 20;
+/// More than a hash has.
+const MAX_HASH: u64 = 1 << 10;
 
 /// What is wrong with one object.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -100,11 +106,11 @@ impl Scrub {
     fn check(&self, path: &Path, request: &Request) -> Result<bool, Problem> {
         match request {
             Request::Zip(module, version) => {
-                let h1 = hash_zip(BufReader::new(File::open(path)?), module, version).map_err(|error| match error {
+                let h1 = hash_zip(BufReader::new(plain_file(path)?), module, version).map_err(|error| match error {
                     crate::gomod::ZipError::Io(error) => Problem::Io(error),
                     error => Problem::Wrong(error.to_string()),
                 })?;
-                let beside = match fs::read_to_string(path.with_extension("ziphash")) {
+                let beside = match read_text(&path.with_extension("ziphash")) {
                     // Evicted while it was read, the hash with it.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
                         return Err(wrong("it has no .ziphash beside it"));
@@ -115,17 +121,18 @@ impl Scrub {
                 self.check_sum(request, &h1, module, version)
             }
             Request::Mod(module, version) => {
-                if path.metadata()?.len() > MAX_GO_MOD_BYTES {
+                let file = read_at_most(path, MAX_GO_MOD_BYTES)?;
+                if file.len() as u64 > MAX_GO_MOD_BYTES {
                     return Err(wrong("it is longer than a go.mod file may be"));
                 }
-                let file = fs::read(path)?;
                 if file.is_empty() {
                     return Err(wrong("it is empty, and every go.mod file names its module"));
                 }
                 self.check_sum(request, &hash_go_mod(&file), module, version)
             }
             Request::Info(_, version) => {
-                let info = VersionInfo::parse(&fs::read(path)?).map_err(|error| Problem::Wrong(format!("not JSON: {error}")))?;
+                let info =
+                    VersionInfo::parse(&read_at_most(path, MAX_INFO)?).map_err(|error| Problem::Wrong(format!("not JSON: {error}")))?;
                 same(&info.version, version.as_str(), "its name").map(|()| false)
             }
             _ => Ok(false),
@@ -136,7 +143,7 @@ impl Scrub {
         let lookup = SumdbPath::Lookup(module.clone(), version.clone()).escaped();
         let mut contradiction = None;
         for database in &self.databases {
-            let Ok(answer) = fs::read(database.join(&lookup)) else { continue };
+            let Ok(answer) = read_at_most(&database.join(&lookup), MAX_INFO) else { continue };
             // One that was damaged must not condemn what is good.
             let Some(lookup) = Lookup::parse(&answer).ok().filter(|lookup| has_record(database, lookup)) else { continue };
             let (zip, go_mod) = lookup.hashes(module.as_str(), version.as_str());
@@ -152,7 +159,7 @@ impl Scrub {
             return Err(problem);
         }
         let first_seen = self.root.join(STATE_DIR).join("first-seen").join(request.escaped());
-        match fs::read_to_string(first_seen) {
+        match read_text(&first_seen) {
             Ok(first) => same(h1, first.trim(), "what was seen first").map(|()| false),
             Err(_) => Ok(false),
         }
@@ -175,13 +182,25 @@ impl Scrub {
     }
 }
 
+/// A hash, or what stands in its place.
+fn read_text(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_at_most(path, MAX_HASH)?).into_owned())
+}
+
 /// Why an object is not what its name says.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
     #[error("can't be read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("{0}")]
     Wrong(String),
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        // A link or a pipe is nothing that was put there.
+        if error.kind() == io::ErrorKind::InvalidData { Self::Wrong(error.to_string()) } else { Self::Io(error) }
+    }
 }
 
 fn wrong(text: &str) -> Problem {

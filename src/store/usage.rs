@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{StatVfs, statvfs};
+
 use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
 use super::inventory::{Class, Inventory, is_hash, is_orphan};
@@ -25,13 +27,18 @@ const STEP: f64 = 0.01;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
+/// No limit lets the cache have more of its file system than this share: the rest is for what is being downloaded, and for what is
+/// not counted.
+const OF_VOLUME: f64 = 0.95;
 
 /// The account of one cache folder.
 #[derive(Debug)]
 pub(super) struct Usage {
     inventory: Inventory,
-    /// Bytes; `u64::MAX` for none.
-    limit: AtomicU64,
+    /// Bytes that were allowed; `u64::MAX` for as many as the volume has.
+    allowed: AtomicU64,
+    /// Bytes that the volume leaves to the cache; `u64::MAX` if it does not say. It may grow.
+    volume: AtomicU64,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
     /// What must be kept, and when that was added up.
@@ -60,7 +67,8 @@ impl Usage {
         let ledger = Ledger::open(&root.join(STATE_DIR));
         let usage = Self {
             inventory: Inventory::new(root),
-            limit: AtomicU64::new(0),
+            allowed: AtomicU64::new(0),
+            volume: AtomicU64::new(0),
             ledger,
             ghosts: Mutex::default(),
             kept: Mutex::default(),
@@ -68,14 +76,27 @@ impl Usage {
             stopping: AtomicBool::new(false),
             metrics,
         };
+        usage.look_at_volume();
         usage.set_limit(limit);
         usage.publish(usage.ledger.last().room);
         usage
     }
 
     pub(super) fn set_limit(&self, limit: Option<u64>) {
-        self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.allowed.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.refused.store(false, Ordering::Relaxed);
+        self.publish_limit();
+    }
+
+    /// Finds out how much the volume has. Blocks.
+    fn look_at_volume(&self) {
+        let size = statvfs(self.inventory.root()).ok().and_then(|volume| size_of(&volume));
+        self.volume.store(size.map_or(u64::MAX, |size| share(size, OF_VOLUME)), Ordering::Relaxed);
+        self.publish_limit();
+    }
+
+    fn publish_limit(&self) {
+        let limit = Some(self.limit()).filter(|limit| *limit < u64::MAX);
         self.metrics.cache_limit_bytes.set(limit.map_or(0, to_gauge));
     }
 
@@ -155,6 +176,7 @@ impl Usage {
     /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,
     /// and other processes have room to book too.
     fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> io::Result<Booking> {
+        self.look_at_volume();
         let mut booking = self.book(incoming);
         let mut made = if self.is_above_limit() { self.make_room(incoming, remove) } else { Ok(()) };
         if made.is_ok() && self.is_above_limit() {
@@ -284,8 +306,9 @@ impl Usage {
         self.ledger.last().room.bytes > self.limit()
     }
 
+    /// What was allowed, but no more than the volume has: a claim may be smaller than was asked for.
     fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.allowed.load(Ordering::Relaxed).min(self.volume.load(Ordering::Relaxed))
     }
 
     fn publish(&self, room: Room) {
@@ -300,6 +323,12 @@ impl Usage {
     fn ghosts(&self) -> MutexGuard<'_, Ghosts> {
         self.ghosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The bytes of a file system that are not set aside for the superuser; nothing if it does not say.
+fn size_of(volume: &StatVfs) -> Option<u64> {
+    let set_aside = volume.f_bfree.saturating_sub(volume.f_bavail);
+    Some(volume.f_blocks.saturating_sub(set_aside).saturating_mul(volume.f_frsize)).filter(|size| *size > 0)
 }
 
 fn no_room(why: &'static str) -> io::Error {

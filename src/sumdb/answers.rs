@@ -44,9 +44,10 @@ impl Answers {
     /// From memory, from the volume, or by asking: once, however many want it at the same time.
     pub(super) async fn get(&self, path: &str, ask: &Ask<'_>) -> Result<Answer, Missing> {
         let load = async {
-            match tokio::fs::read(self.file(path)).await {
-                Ok(kept) => Ok(Answer { bytes: Bytes::from(kept), is_kept: true }),
-                Err(_) => self.get_anew(path, ask).await,
+            let (store, file) = (self.store.clone(), self.file(path));
+            match tokio::task::spawn_blocking(move || store.read_state(&file)).await {
+                Ok(Ok(Some((bytes, _)))) => Ok(Answer { bytes, is_kept: true }),
+                _ => self.get_anew(path, ask).await,
             }
         };
         self.recent.try_get_with_by_ref(path, load).await.map_err(|error| (*error).clone())

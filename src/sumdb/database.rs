@@ -37,7 +37,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Takes up where the volume left off. Each key has a folder of its own there: under another one none of it could be proven,
+    /// Takes up where the volume left off. Blocks. Each key has a folder of its own there: under another one none of it could be proven,
     /// and the newest tree of one says nothing about that of another.
     #[must_use]
     pub fn new(verifier: Verifier, store: Store) -> Self {
@@ -48,9 +48,10 @@ impl Database {
         Self { answers, tiles, head, sums }
     }
 
-    /// Takes over what the configuration before has seen, if it is the same database.
-    pub fn take_over(&self, before: &Self) {
-        self.head.take_over(&before.head);
+    /// Whose signature is believed.
+    #[must_use]
+    pub fn verifier(&self) -> &Verifier {
+        self.head.verifier()
     }
 
     /// Where an answer lies if it is kept.

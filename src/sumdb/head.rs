@@ -30,7 +30,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Takes up where the volume left off.
+    /// Takes up where the volume left off. Blocks.
     pub(super) fn new(verifier: Verifier, store: Store, file: PathBuf) -> Self {
         let weigh = |note: &Bytes, (): &()| u32::try_from(note.len()).unwrap_or(u32::MAX);
         let believed = moka::sync::Cache::builder().weigher(weigh).max_capacity(BELIEVED_BYTES).build();
@@ -48,12 +48,8 @@ impl Head {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = tree;
     }
 
-    /// Takes over what the configuration before has seen, which may not be on the volume yet.
-    pub(super) fn take_over(&self, before: &Self) {
-        let size = |tree: Option<Tree>| tree.map(|tree| tree.size);
-        if self.verifier == before.verifier && size(before.known()) > size(self.known()) {
-            self.know(before.known());
-        }
+    pub(super) const fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// Checks a signed tree against the newest one, and returns the newer of the two.

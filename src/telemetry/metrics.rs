@@ -35,7 +35,7 @@ pub struct Metrics {
     pub verifications: IntCounterVec,
     /// `gomodcache_cache_bytes`.
     pub cache_bytes: IntGauge,
-    /// `gomodcache_cache_limit_bytes`: 0 for none.
+    /// `gomodcache_cache_limit_bytes`: 0 for none, where the file system has no size.
     pub cache_limit_bytes: IntGauge,
     /// `gomodcache_cache_objects`: files on disk.
     pub cache_objects: IntGauge,
@@ -119,7 +119,7 @@ impl Metrics {
             look_ahead: counters("gomodcache_look_ahead_total", "Objects fetched before a client asked.", &["endpoint", "result"])?,
             verifications: counters("gomodcache_verifications_total", "Downloads by the verdict on them.", &["verdict"])?,
             cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
-            cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 for no limit.")?,
+            cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 if the file system has no size.")?,
             cache_objects: gauge("gomodcache_cache_objects", "Files on disk.")?,
             evictions: counter("gomodcache_evictions_total", "Objects evicted.")?,
             evicted_bytes: counter("gomodcache_evicted_bytes_total", "Bytes evicted.")?,

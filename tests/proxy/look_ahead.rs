@@ -60,6 +60,15 @@ async fn a_zip_brings_the_go_mod_and_the_info_of_its_version_and_no_other_zip() 
     assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"fetched\""]).await, 2.0);
 }
 
+#[tokio::test]
+async fn a_head_alone_brings_nothing_else() {
+    let upstream = graph().await;
+    let stage = Stage::start(&ahead(&upstream, LookAhead::All)).await;
+    assert_eq!(stage.request(reqwest::Method::HEAD, "/a.example/old/@v/v1.0.0.zip").await.status, 200);
+    settle().await;
+    assert_eq!(upstream.take_paths(), ["/a.example/old/@v/v1.0.0.zip"]);
+}
+
 /// Longer than what memory keeps.
 #[tokio::test]
 async fn a_long_go_mod_that_is_on_the_disk_is_not_fetched_again() {

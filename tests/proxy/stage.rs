@@ -101,6 +101,15 @@ impl Stage {
         Self::in_folder(folder, cache, config, prepare).await
     }
 
+    /// With more on its command line.
+    pub(crate) async fn with_args(config: &ProxyConfig, args: &[&str]) -> Self {
+        let mut stage = Self::start(config).await;
+        stage.process.kill().unwrap();
+        stage.process.wait().unwrap();
+        (stage.process, stage.url, stage.admin) = spawn(stage.folder.path(), &stage.cache, args).await;
+        stage
+    }
+
     /// With its cache on a file system of its own.
     pub(crate) async fn on_volume(config: &ProxyConfig, volume: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -113,7 +122,7 @@ impl Stage {
     async fn in_folder(folder: tempfile::TempDir, cache: PathBuf, config: &ProxyConfig, prepare: impl FnOnce(&Path)) -> Self {
         write_config(folder.path(), config);
         prepare(folder.path());
-        let (process, url, admin) = spawn(folder.path(), &cache).await;
+        let (process, url, admin) = spawn(folder.path(), &cache, &[]).await;
         Self { process, url, admin, folder, cache }
     }
 
@@ -127,7 +136,7 @@ impl Stage {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         prepare(self.folder.path());
-        (self.process, self.url, self.admin) = spawn(self.folder.path(), &self.cache).await;
+        (self.process, self.url, self.admin) = spawn(self.folder.path(), &self.cache, &[]).await;
     }
 
     pub(crate) fn configure(&self, config: &ProxyConfig) {
@@ -266,7 +275,7 @@ fn write_config(folder: &Path, config: &ProxyConfig) {
     std::fs::write(folder.join("config/proxy.yaml"), text).unwrap();
 }
 
-async fn spawn(folder: &Path, cache: &Path) -> (Child, String, String) {
+async fn spawn(folder: &Path, cache: &Path, args: &[&str]) -> (Child, String, String) {
     let log = std::fs::File::create(folder.join("log")).unwrap();
     // With as few descriptors as a container has at first, whatever this machine allows.
     let process = Command::new("sh")
@@ -275,6 +284,7 @@ async fn spawn(folder: &Path, cache: &Path) -> (Child, String, String) {
         .arg(cache)
         .arg("--config")
         .arg(folder.join("config/proxy.yaml"))
+        .args(args)
         // A secret must not be in any log that a user can turn on.
         .env("RUST_LOG", "trace")
         .stderr(Stdio::from(log))

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
+use gomodcache::config::{PinnedHost, Resolution};
 
 use crate::report::report;
 use crate::stage::{PATIENCE, Stage, config, eventually};
@@ -174,7 +175,7 @@ async fn a_limit_that_is_taken_out_of_the_configuration_is_in_force_no_more() {
     let limit = async || stage.metric("gomodcache_cache_limit_bytes", &[]).await;
     assert_eq!(limit().await, f64::from(1 << 30));
     stage.configure(&unlimited);
-    eventually("no limit", async || limit().await == 0.0).await;
+    eventually("the file system's", async || limit().await != f64::from(1 << 30)).await;
 }
 
 #[tokio::test]
@@ -254,6 +255,42 @@ async fn nobody_joins_a_download_of_an_earlier_configuration_and_it_is_not_kept(
     assert!(stage.tea("v1.0.0.info").await.text().contains("New"));
     stage.kept("corp.example/!tea/@v/v1.0.0.info").await;
     assert!(std::fs::read_to_string(stage.path("corp.example/!tea/@v/v1.0.0.info")).unwrap().contains("New"));
+}
+
+/// Those of some hosts change every few minutes.
+#[tokio::test]
+async fn a_download_that_was_begun_before_new_addresses_and_another_limit_is_joined_and_kept() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream =
+        Upstream::start(
+            move |asked: &Asked| if asked.is("zip") { Answer::ok(zip("v1.0.0", LONG)).held_after(LONG / 2, &held) } else { honest(asked) },
+        )
+        .await;
+    let pinned = |addresses: &[&str]| PinnedHost {
+        host: "storage.example".to_owned(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    };
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].timeouts.idle = PATIENCE;
+    config.resolution = Resolution::Pinned { hosts: vec![pinned(&["203.0.113.7"])] };
+    let stage = Stage::start(&config).await;
+    let change = async {
+        eventually("the download", async || !upstream.paths().is_empty()).await;
+        config.resolution = Resolution::Pinned { hosts: vec![pinned(&["203.0.113.8"])] };
+        config.cache_limit = Some(1 << 40);
+        stage.configure(&config);
+        eventually("the new addresses", async || stage.log().contains("configuration reloaded")).await;
+        let joins = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            gate.open();
+        };
+        tokio::join!(stage.tea("v1.0.0.zip"), joins).0
+    };
+    let (first, second) = tokio::join!(stage.tea("v1.0.0.zip"), change);
+    assert!(first.is(&zip("v1.0.0", LONG)) && second.is(&zip("v1.0.0", LONG)));
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+    assert_eq!(upstream.take_paths().len(), 1);
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
 //! A volume that takes no more: what is on it is served, and what is not passes through.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gomodcache::config::ProxyConfig;
 use gomodcache::report::StorageTrouble;
 
 use crate::report::report;
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, zip};
 
-const LONG: usize = 900_000;
+const LONG: usize = 800_000;
 
 /// A small file system of its own.
 struct Volume(tempfile::TempDir);
@@ -32,9 +33,14 @@ impl Volume {
         self.0.path()
     }
 
+    /// Where what is not the cache's takes room, and does not count.
+    fn ballast(&self) -> PathBuf {
+        self.path().join(".gomodcache/tmp/ballast")
+    }
+
     /// Writes until nothing fits.
     fn fill(&self) {
-        let mut ballast = std::fs::File::create(self.path().join("ballast")).unwrap();
+        let mut ballast = std::fs::File::create(self.ballast()).unwrap();
         while std::io::Write::write_all(&mut ballast, &[0; 4096]).is_ok() {}
     }
 
@@ -91,12 +97,34 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
     expect_whole(&stage, "v1.0.0").await;
     assert_eq!(upstream.take_paths(), Vec::<String>::new(), "hits go on after a restart");
     expect_whole(&stage, "v1.2.0").await;
-    std::fs::remove_file(volume.path().join("ballast")).unwrap();
+    std::fs::remove_file(volume.ballast()).unwrap();
     std::fs::remove_file(stage.path("corp.example/!tea/@v/v1.0.0.zip")).unwrap();
     // Though nothing was written since.
     assert_eq!(report(&stage).await.storage, None);
     expect_whole(&stage, "v1.3.0").await;
     expect_kept(&stage, "v1.3.0").await;
+}
+
+#[tokio::test]
+async fn a_volume_that_is_smaller_than_the_limit_does_not_fill_up() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream =
+        Upstream::start(|asked: &Asked| if asked.is("zip") { Answer::ok(zip(asked.file().unwrap().0, 20_000)) } else { honest(asked) })
+            .await;
+    let generous = ProxyConfig { cache_limit: Some(50 << 30), ..config(&[&upstream]) };
+    let stage = Stage::on_volume(&generous, volume.path()).await;
+    assert_eq!(stage.metric("gomodcache_cache_limit_bytes", &[]).await, f64::from(1_u32 << 20) * 0.95 - 0.2);
+    // One and a half times what it has.
+    for i in 0..60 {
+        let version = format!("v1.{i}.0");
+        for kind in ["info", "mod", "zip"] {
+            assert_eq!(stage.tea(&format!("{version}.{kind}")).await.status, 200, "{version}.{kind}");
+        }
+        expect_kept(&stage, &version).await;
+    }
+    assert_eq!(stage.metric("gomodcache_uncached_total", &[]).await, 0.0);
+    assert!(stage.metric("gomodcache_evictions_total", &[]).await > 0.0);
+    assert_eq!(report(&stage).await.storage, None);
 }
 
 #[tokio::test]

@@ -148,6 +148,34 @@ async fn a_broken_zip_goes_on_where_it_broke_and_only_if_it_is_still_the_same() 
     assert_eq!((seen.len(), seen[1].from(), seen[1].header("if-range")), (2, Some(LONG / 2), Some("\"one\"")));
 }
 
+/// As when a load balancer resets the one connection that carried them all: each goes on where it broke.
+#[tokio::test]
+async fn many_downloads_that_break_at_the_same_time_all_go_on() {
+    const MANY: usize = 8;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |asked: &Asked| {
+        let whole = zip(asked.file().unwrap().0, LONG);
+        match asked.from() {
+            Some(from) => Answer::rest(&whole, from).with("ETag", "\"one\""),
+            None => Answer::ok(whole).with("ETag", "\"one\"").broken_after(LONG / 2, &held),
+        }
+    })
+    .await;
+    let stage = Stage::start(&patient(&upstream)).await;
+    let clients = futures::future::join_all((0..MANY).map(async |i| {
+        let version = format!("v1.{i}.0");
+        stage.tea(&format!("{version}.zip")).await.is(&zip(&version, LONG))
+    }));
+    let break_them = async {
+        eventually("all downloads", async || upstream.paths().len() == MANY).await;
+        gate.open();
+    };
+    let (whole, ()) = tokio::join!(clients, break_them);
+    assert_eq!(whole, [true; MANY]);
+    assert_eq!(stage.metric("gomodcache_upstream_requests_total", &["class=\"breaker\""]).await, 0.0);
+}
+
 /// The beginning of a longer file is not a shorter one, though it has as many bytes as the client was promised.
 #[tokio::test]
 async fn a_broken_zip_that_goes_on_as_another_file_is_never_a_complete_answer() {
@@ -292,6 +320,18 @@ async fn sigterm_lets_running_answers_end_and_takes_no_new_ones() {
     }
     assert!(body == long_zip());
     assert!(stage.ended().await.success());
+}
+
+/// A Service sends connections here until it has heard that the pod is going.
+#[tokio::test]
+async fn after_sigterm_connections_are_taken_for_a_while_though_it_is_not_ready() {
+    let upstream = Upstream::start(honest).await;
+    let mut stage = Stage::with_args(&config(&[&upstream]), &["--linger", "2s"]).await;
+    stage.signal("-TERM");
+    eventually("it is unready", async || !stage.is_ready().await).await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.status, 200);
+    assert!(stage.ended().await.success());
+    assert!(client().get(&stage.url).send().await.is_err());
 }
 
 #[tokio::test]
