@@ -10,13 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::build::{Budget, ENV_FROM, INSTANCE, MANAGED_BY, Prepared};
+use super::compare::{additions, is_stored};
 use super::metrics::Metrics;
 use super::view::{Child, View};
 use crate::api::{ClientNamespace, ClientNamespaceState};
-use crate::quantity::millis;
 
 /// Who we are to server-side apply.
 pub(crate) const FIELD_MANAGER: &str = "gomodcache-operator";
@@ -191,11 +191,10 @@ impl Step<'_> {
                 return Ok(Some(stored.clone()));
             }
             let value = serde_json::to_value(stored).map_err(kube::Error::SerdeError)?;
-            let undo = additions(&value, &body);
-            if undo.is_none() && holds(&value, &body) {
+            if is_stored(&value, &body) {
                 return Ok(Some(stored.clone()));
             }
-            if let Some(mut undo) = undo.filter(|_| !self.dry) {
+            if let Some(mut undo) = additions(&value, &body).filter(|_| !self.dry) {
                 undo.insert("metadata".to_owned(), json!({"uid": stored.meta().uid}));
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&undo)).await?;
                 self.metrics.write("patch", &K::kind(&()));
@@ -265,76 +264,9 @@ fn merge_annotation(body: &mut Value, digest: &str) {
     }
 }
 
-/// A merge patch that takes out what others put into a place that is all ours: an apply would leave it there. A foreign
-/// credential would look like a rotation each time, and a foreign port of the same name would make every apply invalid.
-fn additions(stored: &Value, wanted: &Value) -> Option<Map<String, Value>> {
-    let foreign_keys = |place: &str| {
-        let (stored, wanted) = (stored.pointer(place)?.as_object()?, wanted.pointer(place)?.as_object()?);
-        let foreign = stored.keys().filter(|key| !wanted.contains_key(*key));
-        let nulls: Map<String, Value> = foreign.map(|key| (key.clone(), Value::Null)).collect();
-        (!nulls.is_empty()).then_some(Value::Object(nulls))
-    };
-    let ports = || {
-        let (stored, wanted) = (stored.pointer("/spec/ports")?.as_array()?, wanted.pointer("/spec/ports")?.as_array()?);
-        let foreign = stored.iter().any(|port| !wanted.iter().any(|wanted| holds(port, wanted)));
-        foreign.then(|| Value::Array(wanted.clone()))
-    };
-    let object = |fields: [(&str, Option<Value>); 2]| -> Map<String, Value> {
-        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
-    };
-    let spec = object([("selector", foreign_keys("/spec/selector")), ("ports", ports())]);
-    let undo = object([("data", foreign_keys("/data")), ("spec", (!spec.is_empty()).then_some(Value::Object(spec)))]);
-    (!undo.is_empty()).then_some(undo)
-}
-
-/// Whether every wanted field is stored. Lists must match in length; quantities may be spelled differently.
-fn holds(stored: &Value, wanted: &Value) -> bool {
-    match (stored, wanted) {
-        (Value::Object(stored), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| stored.get(key).map_or_else(|| is_nothing(value), |stored| holds(stored, value)))
-        }
-        (Value::Array(stored), Value::Array(wanted)) => {
-            stored.len() == wanted.len() && stored.iter().zip(wanted).all(|(stored, wanted)| holds(stored, wanted))
-        }
-        (Value::String(stored), Value::String(wanted)) => {
-            stored == wanted || millis(stored).is_some_and(|amount| millis(wanted) == Some(amount))
-        }
-        (stored, wanted) => stored == wanted,
-    }
-}
-
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn more_is_stored_than_was_wanted() {
-        let stored = json!({"a": {"b": 1, "c": [{"d": "1", "e": 2}]}});
-        assert!(holds(&stored, &json!({"a": {"c": [{"d": "1000m"}]}})));
-        assert!(!holds(&stored, &json!({"a": {"c": []}})));
-        assert!(!holds(&stored, &json!({"a": {"x": 1}})));
-    }
-
-    #[test]
-    fn what_others_added_is_taken_out_and_nothing_else() {
-        let wanted = json!({"data": {"a": "1"}, "spec": {"selector": {"app": "x"}, "ports": [{"name": "http", "port": 8080}]}});
-        assert_eq!(additions(&wanted, &wanted), None);
-        let defaulted =
-            json!({"data": {"a": "2"}, "spec": {"selector": {"app": "x"}, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}});
-        assert_eq!(additions(&defaulted, &wanted), None);
-        let stored =
-            json!({"data": {"a": "1", "b": "2"}, "spec": {"selector": {"app": "x", "b": "c"}, "ports": [{"name": "http", "port": 81}]}});
-        let undo = json!({"data": {"b": null}, "spec": {"selector": {"b": null}, "ports": [{"name": "http", "port": 8080}]}});
-        assert_eq!(additions(&stored, &wanted).map(Value::Object), Some(undo));
-    }
 
     #[test]
     fn a_claim_of_another_owner_is_not_taken() {

@@ -7,6 +7,7 @@
 mod apply;
 mod build;
 mod ca_bundles;
+mod compare;
 mod conditions;
 mod controller;
 mod credentials;

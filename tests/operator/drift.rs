@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::stage::stage;
-use super::{await_children, with_secret, without_names};
+use super::{await_children, with_secret, with_upstream, without_names};
 
 #[tokio::test]
 async fn a_child_changed_by_hand_is_put_right() {
@@ -29,6 +29,33 @@ async fn a_child_changed_by_hand_is_put_right() {
         assert!(before.is_some(), "{kind} {name} has no {place}");
         stage.patch(kind, name, &change).await;
         stage.eventually(&format!("{place} of {kind} {name} is put right"), async || now().await == before).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_added_inside_the_fence_is_taken_out() {
+    let Some(stage) = stage("fence").await else { return };
+    stage.cache("pear", &without_names()).await;
+    stage.cache("nut", &with_upstream("nowhere.corp.example")).await;
+    for cache in ["pear", "nut"] {
+        await_children(&stage, cache).await;
+        stage.settle(cache).await;
+    }
+    let fence = async |cache: &str| stage.get("NetworkPolicy", &format!("{cache}-proxy")).await.unwrap().data["spec"].clone();
+    // Who may reach the cache, to which ports it may go, which pods are meant, and all the way out of a cache that has none.
+    let additions = [
+        ("pear", "/ingress/0/from/0", "namespaceSelector", json!({})),
+        ("pear", "/egress/0/ports/0", "endPort", json!(65535)),
+        ("pear", "/podSelector/matchLabels", "team", json!("a")),
+        ("nut", "", "egress", json!([{}])),
+    ];
+    for (cache, place, key, added) in additions {
+        let before = fence(cache).await;
+        let mut open = before.clone();
+        open.pointer_mut(place).unwrap().as_object_mut().unwrap().insert(key.to_owned(), added);
+        let patched = stage.try_patch("NetworkPolicy", &format!("{cache}-proxy"), &json!({"spec": open})).await.unwrap();
+        assert_ne!(patched.data["spec"], before, "the API server takes {key}");
+        stage.eventually(&format!("{key} at {place} of the fence of {cache} is taken out"), async || fence(cache).await == before).await;
     }
 }
 
