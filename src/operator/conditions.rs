@@ -7,6 +7,7 @@ use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::reports::{self, Survey};
+use super::rollout::RolledOut;
 use super::{unavailable, volume};
 
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
@@ -154,18 +155,22 @@ pub(crate) fn ready(
     available: &Verdict,
     refused: Option<&Verdict>,
     others: [&Verdict; 3],
-    rolled_out: &Verdict,
+    rolled_out: &RolledOut,
     configuration: &Verdict,
 ) -> Verdict {
     let conflict = (available.1 == "NameConflict").then_some(available);
-    // One that waits for a new image is ready with the one that it has.
+    let RolledOut { verdict: rolled_out, is_asked } = rolled_out;
+    // One that waits for a new image is ready with the one that it has. Who asked for other pods waits for these.
     let failed = (rolled_out.1 == "RolloutFailed").then_some(rolled_out);
+    let asked = is_asked.then_some(rolled_out);
     conflict
         .into_iter()
         .chain(refused)
         .chain(others)
         .chain(failed)
-        .chain([available, configuration])
+        .chain([available])
+        .chain(asked)
+        .chain([configuration])
         .find(|verdict| !verdict.0)
         .cloned()
         .unwrap_or_else(|| (true, "Ready", "the cache serves".to_owned()))
@@ -189,4 +194,30 @@ pub(crate) fn condition(kind: &str, verdict: Verdict, generation: Option<i64>, p
 
 fn join<'a>(messages: impl Iterator<Item = &'a str>) -> String {
     messages.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(truth: bool, reason: &'static str) -> Verdict {
+        (truth, reason, String::new())
+    }
+
+    #[test]
+    fn a_cache_is_not_ready_before_the_pods_that_its_user_asked_for_are_there() {
+        let fine = verdict(true, "Fine");
+        let reason = |available: bool, rolled_out: &'static str, is_asked: bool, configuration: bool| {
+            let (available, configuration) = (verdict(available, "NoPodAvailable"), verdict(configuration, "Pending"));
+            let rolled_out = RolledOut { verdict: verdict(false, rolled_out), is_asked };
+            ready(&available, None, [&fine, &fine, &fine], &rolled_out, &configuration).1
+        };
+        assert_eq!(reason(true, "RollingOut", true, true), "RollingOut");
+        assert_eq!(reason(true, "RollingOut", true, false), "RollingOut", "the new pods' configuration follows from it");
+        assert_eq!(reason(false, "RollingOut", true, true), "NoPodAvailable", "that explains more");
+        for waits in ["RollingOut", "WaitingForTurn", "RolloutStopped", "Paused"] {
+            assert_eq!(reason(true, waits, false, true), "Ready", "{waits}: it is ready with the image that it has");
+        }
+        assert_eq!(reason(true, "RolloutFailed", false, true), "RolloutFailed");
+    }
 }

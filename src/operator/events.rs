@@ -23,7 +23,8 @@ const REFILL: Duration = Duration::from_secs(300);
 /// Objects that are remembered.
 const LIMIT: usize = 20_000;
 /// Reasons for which a new cache just needs time.
-const PROGRESS: [&str; 6] = ["NoPodAvailable", "NoPodReady", "Pending", "PodUnschedulable", "Provisioning", NOT_IN_NAMESPACE_MODE];
+const PROGRESS: [&str; 7] =
+    ["NoPodAvailable", "NoPodReady", "Pending", "PodUnschedulable", "Provisioning", "RollingOut", NOT_IN_NAMESPACE_MODE];
 
 /// Tells of transitions.
 pub(crate) struct Events {

@@ -58,7 +58,7 @@ impl Metrics {
         let rollouts = IntGaugeVec::new(
             Opts::new(
                 "gomodcache_operator_rollouts",
-                "GoModuleCache objects without the operator's newest proxy image or pod template, by reason.",
+                "GoModuleCache objects without the operator's newest proxy image or pod template, or without all pods that they ask for, by reason.",
             ),
             &["reason"],
         )?;

@@ -5,6 +5,8 @@
 //! The truth lies in the cluster: the Deployment of a cache that has its turn bears [`ROLLING_SINCE`], from before it gets the
 //! image until its pods are proved. Whoever leads finds it there. Memory only bridges the moment until the watch shows a turn.
 
+mod arrival;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use super::build::{IMAGE_FROM, IMAGE_FROM_OPERATOR, Kept, Marks, PODS_ASKED, POD
 use super::conditions::Verdict;
 use super::metrics::Metrics;
 use super::reports::{self, Survey};
+use super::unavailable;
 use super::validate::Validated;
 use super::view::View;
 use crate::api::GoModuleCache;
@@ -57,6 +60,14 @@ pub(crate) enum Turn {
     Waiting { stopped: bool },
     /// It is paused: it keeps everything that it has.
     Paused,
+}
+
+/// Whether a cache has the image and the pods that it should have.
+pub(crate) struct RolledOut {
+    /// The condition.
+    pub verdict: Verdict,
+    /// What rolls out is a change by the user, who waits for it by `Ready`.
+    pub is_asked: bool,
 }
 
 /// Gives turns.
@@ -181,8 +192,8 @@ impl Rollouts {
         now.saturating_sub(since) > i64::try_from(self.limits.deadline.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// Ends the turn of a cache whose pods are proved. Says how far the image has come. `None`: by what was seen the turn is over,
-    /// and that is for a live view to note.
+    /// Ends the turn of a cache whose pods are proved. Says how far the image and the pods have come. `None`: by what was seen the
+    /// turn is over, and that is for a live view to note.
     ///
     /// # Errors
     /// The API server's.
@@ -194,7 +205,7 @@ impl Rollouts {
         turn: &Turn,
         applied: &Applied,
         survey: &Survey,
-    ) -> Result<Option<Verdict>, kube::Error> {
+    ) -> Result<Option<RolledOut>, kube::Error> {
         let Validated { image, namespace, .. } = valid;
         let unproved = match turn {
             Turn::Rolling(_) => unproved(image, applied, survey),
@@ -207,7 +218,9 @@ impl Rollouts {
             }
             note(&Api::namespaced(view.client.clone(), namespace), metrics, deployment, Value::Null).await?;
         }
-        Ok(Some(match (turn, unproved) {
+        let asked = if matches!(turn, Turn::None | Turn::Left) { lacking(valid, applied, survey) } else { None };
+        let is_asked = asked.is_some();
+        let verdict = match (turn, unproved.or(asked)) {
             (Turn::Waiting { stopped: false }, _) => (
                 false,
                 "WaitingForTurn",
@@ -233,8 +246,10 @@ impl Rollouts {
                 (false, "RolloutFailed", message)
             }
             (Turn::Rolling(_), Some(_)) => (false, "RollingOut", format!("its pods are replaced by such as run {image}")),
-            (Turn::Rolling(_) | Turn::None | Turn::Left, _) => (true, "Current", format!("the image is {image}")),
-        }))
+            (Turn::None | Turn::Left, Some(why)) => (false, "RollingOut", format!("the pods that were asked for are not all there: {why}")),
+            (Turn::Rolling(_) | Turn::None | Turn::Left, None) => (true, "Current", format!("the image is {image}")),
+        };
+        Ok(Some(RolledOut { verdict, is_asked }))
     }
 }
 
@@ -316,6 +331,15 @@ fn unproved(image_wanted: &str, applied: &Applied, survey: &Survey) -> Option<St
     }
     let (is_applied, _, why) = reports::configuration(survey);
     (!is_applied).then_some(why)
+}
+
+/// What is still lacking of the pods that a user asked for. Without a Deployment another condition says why there is none.
+fn lacking(valid: &Validated, applied: &Applied, survey: &Survey) -> Option<String> {
+    let deployment = applied.deployment.as_ref()?;
+    let (generation, status) = (valid.cache.meta().generation, valid.cache.status.as_ref());
+    let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
+    let was_complete = conditions.any(|c| c.type_ == ROLLED_OUT && c.status == "True" && c.observed_generation == generation);
+    arrival::lacking(deployment, was_complete, &unavailable::why(applied, &survey.made))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::egress::Resolved;
 use super::metrics::Metrics;
 use super::paused::PAUSED;
 use super::reports::{self, Survey};
-use super::rollout::ROLLED_OUT;
+use super::rollout::{ROLLED_OUT, RolledOut};
 use super::validate::Validated;
 use super::volume::{capacity, requested};
 use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
@@ -35,7 +35,7 @@ pub(crate) fn status(
     resolved: &Resolved,
     class: &ClassState,
     survey: &Survey,
-    rolled_out: Verdict,
+    rolled_out: RolledOut,
 ) -> GoModuleCacheStatus {
     let previous = cache.cache.status.clone().unwrap_or_default();
     let now = Time(Timestamp::now());
@@ -60,7 +60,7 @@ pub(crate) fn status(
         ("CredentialsReady", secrets),
         ("EgressReady", egress),
         ("ConfigurationApplied", configuration),
-        (ROLLED_OUT, rolled_out),
+        (ROLLED_OUT, rolled_out.verdict),
     ];
     let deployment = applied.deployment.as_ref().and_then(|d| d.status.as_ref());
     GoModuleCacheStatus {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::process::NewOperator;
 use super::proxies::{Proxy, make_ready, on_no_node};
 use super::stage::{Stage, stage_alone};
+use super::storage::provide;
 use super::{await_children, without_names};
 
 const OLD: &str = "registry.example/proxy:1";
@@ -171,6 +172,50 @@ async fn a_new_image_stops_at_the_first_cache_that_does_not_become_ready_until_a
         assert!(!deployment(&stage, cache).await.labels().contains_key("gomodcache.io/rolling-since"), "{cache} still has its turn");
         stage.eventually("nothing is stopped", async || stage.status(cache).await["effective"]["image"] == GOOD).await;
     }
+}
+
+#[tokio::test]
+async fn a_cache_is_not_ready_with_its_old_pods_while_its_user_asks_for_others() {
+    let Some(stage) = stage_alone("asked").await else { return };
+    let class = format!("many-{}", stage.namespace);
+    stage
+        .apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "tests.example/none"}))
+        .await;
+    let spec = |image: &str| {
+        let mut spec = on_no_node(without_names());
+        spec["image"] = json!(image);
+        spec["storage"] = json!({"size": "1Gi", "storageClassName": class, "accessMode": "ReadWriteMany"});
+        spec
+    };
+    stage.cache("fig", &spec(OLD)).await;
+    await_children(&stage, "fig").await;
+    let volume = provide(&stage, "fig", &class, "1Gi").await;
+    let address = "127.77.20.21";
+    run_pod(&stage, "fig", OLD, address).await;
+    let _proxy = Proxy::start(&stage, "fig", address).await;
+    stage.eventually("it is ready", async || stage.condition("fig", "Ready").await.0 == "True").await;
+
+    // At no moment is it ready in the new generation, though the old pod serves all the while.
+    let generation = stage.cache("fig", &spec(BROKEN)).await.metadata.generation;
+    let observed = async || {
+        let status = stage.status("fig").await;
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let is_new = |condition: &Value| condition["observedGeneration"].as_i64() == generation;
+        let is_ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True" && is_new(c));
+        assert!(!is_ready, "ready before its new pods: {status}");
+        conditions.into_iter().find(|c| c["type"] == "RolledOut" && is_new(c)).unwrap_or_default()
+    };
+    let half = "1 of 1 pod(s) are new, and 1 old one(s) are left";
+    stage.eventually("half-way", async || observed().await["message"].as_str().is_some_and(|message| message.contains(half))).await;
+    assert_eq!(observed().await["reason"], "RollingOut");
+    let (ready, available) = (stage.condition("fig", "Ready").await, stage.condition("fig", "Available").await);
+    assert_eq!((ready.0.as_str(), ready.1.as_str(), available.0.as_str()), ("False", "RollingOut", "True"));
+
+    run_pod(&stage, "fig", BROKEN, address).await;
+    stage.eventually("it has its new pods", async || reason(&stage, "fig").await == "Current").await;
+    stage.eventually("it is ready again", async || stage.condition("fig", "Ready").await.0 == "True").await;
+    stage.delete("PersistentVolume", &volume).await;
+    stage.delete("StorageClass", &class).await;
 }
 
 /// As an earlier release would have made the pods: with another time to end. Without a mark, as one that knew of none.

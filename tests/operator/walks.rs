@@ -148,8 +148,9 @@ async fn snapshot(stage: &Stage, cache: &str) -> BTreeMap<String, Value> {
             let mut data = object.data.clone();
             strip(&mut data);
             if kind == "GoModuleCache" {
-                // No pod becomes ready here, so a roll-out on the way leaves one more.
+                // No pod becomes ready here, so a roll-out on the way leaves one more, and never ends.
                 data["status"].as_object_mut().unwrap().remove("replicas");
+                data["status"]["conditions"].as_array_mut().unwrap().retain(|condition| condition["type"] != "RolledOut");
             } else {
                 data.as_object_mut().unwrap().remove("status");
             }

@@ -205,11 +205,52 @@ async fn a_cache_that_gets_an_image_of_its_own_gives_back_its_turn_by_a_live_vie
     let (rollouts, survey) = (rollouts(1), Survey::default());
     let end = async |live: bool, paused: bool| {
         let view = View { client: &client, memory: &memory, live };
-        rollouts.end(view, &metrics, &valid, &Turn::Left, &applied(paused), &survey).await.unwrap().map(|verdict| verdict.1)
+        rollouts.end(view, &metrics, &valid, &Turn::Left, &applied(paused), &survey).await.unwrap().map(|rolled_out| rolled_out.verdict.1)
     };
     assert_eq!(end(false, false).await, None, "an old view is no ground for a write");
     assert_eq!(end(true, true).await, Some("Current"));
     assert!(bodies.lock().unwrap().is_empty(), "a paused cache is left alone");
     assert_eq!(end(true, false).await, Some("Current"));
     assert_eq!(*bodies.lock().unwrap(), [json!({"metadata": {"uid": "own", "labels": {ROLLING_SINCE: null}}})]);
+}
+
+#[tokio::test]
+async fn pods_that_a_user_asked_for_are_a_roll_out_until_all_are_there_and_none_when_they_are_lost() {
+    use crate::operator::{ca_bundles::Bundles, defaults::Defaults, pace::Pace, polled::Polls, validate::validate, view, watched::Watched};
+    let (client, bodies) = granting();
+    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+    let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+    let memory = view::Memory { watched: Watched::default(), polls: Polls::new(Pace::new(None)) };
+    let (view, rollouts, survey) = (View { client: &client, memory: &memory, live: true }, rollouts(1), Survey::default());
+    let end = async |turn: Turn, condition: &Value, changes: &Value| {
+        let cache = json!({
+            "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
+            "metadata": {"name": "own", "namespace": "shop", "uid": "u", "generation": 3}, "spec": {"image": NEW},
+            "status": {"conditions": [condition]},
+        });
+        let valid = validate(&serde_json::from_value(cache).unwrap(), &Bundles::default(), &defaults, OLD).unwrap();
+        let applied = Applied { deployment: Some(deployment("own", NEW, changes)), ..Applied::default() };
+        let RolledOut { verdict, is_asked } = rollouts.end(view, &metrics, &valid, &turn, &applied, &survey).await.unwrap().unwrap();
+        (verdict.1, is_asked)
+    };
+    let rolled_out = |status: &str, generation: i64| {
+        json!({"type": ROLLED_OUT, "status": status, "observedGeneration": generation, "reason": "x", "message": "",
+            "lastTransitionTime": "2026-01-01T10:00:00Z"})
+    };
+    let (unseen, lost) = (json!({"status": {"observedGeneration": 1}}), json!({"status": {"replicas": 0, "updatedReplicas": 0}}));
+    let old = json!({"status": {"replicas": 2}});
+    for turn in [Turn::None, Turn::Left] {
+        assert_eq!(end(turn.clone(), &rolled_out("True", 2), &json!({})).await, ("Current", false));
+        for lacking in [&unseen, &lost, &old] {
+            assert_eq!(end(turn.clone(), &rolled_out("True", 2), lacking).await, ("RollingOut", true), "{lacking}");
+            assert_eq!(end(turn.clone(), &rolled_out("False", 3), lacking).await, ("RollingOut", true), "{lacking}");
+        }
+        assert_eq!(end(turn.clone(), &rolled_out("True", 3), &lost).await, ("Current", false));
+        assert_eq!(end(turn, &rolled_out("True", 3), &unseen).await, ("RollingOut", true));
+    }
+    for (turn, reason) in [(Turn::Waiting { stopped: false }, "WaitingForTurn"), (Turn::Waiting { stopped: true }, "RolloutStopped")] {
+        assert_eq!(end(turn, &rolled_out("False", 2), &unseen).await, (reason, false));
+    }
+    assert_eq!(end(Turn::Paused, &rolled_out("False", 2), &unseen).await, ("Paused", false));
+    assert!(!bodies.lock().unwrap().is_empty(), "one that left its turn gives it back");
 }
