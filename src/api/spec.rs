@@ -180,12 +180,12 @@ pub struct Policy {
     /// Nobody gets these; the answer is 403 with the rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v[0-9][0-9A-Za-z.+-]*)?$'))").message("deny holds globs of module paths in GOPRIVATE's syntax, such as evil.example/*, or one and a version: a.example/m@v1.2.3"))]
+    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-[0-9A-Za-z-]+([.][0-9A-Za-z-]+)*)?([+]incompatible)?)?$'))").message("deny holds globs of module paths in GOPRIVATE's syntax, such as evil.example/*, or one and a version: a.example/m@v1.2.3"))]
     pub deny: Vec<String>,
     /// Nobody gets anything else. Empty: everything is allowed. Toolchains need not be named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v[0-9][0-9A-Za-z.+-]*)?$'))").message("allow holds globs of module paths in GOPRIVATE's syntax, such as good.example/*, or one and a version: a.example/m@v1.2.3"))]
+    #[x_kube(validation = Rule::new("self.all(rule, rule.matches('^[A-Za-z0-9._~*?^-][A-Za-z0-9._~/*?^-]*(@v(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-[0-9A-Za-z-]+([.][0-9A-Za-z-]+)*)?([+]incompatible)?)?$'))").message("allow holds globs of module paths in GOPRIVATE's syntax, such as good.example/*, or one and a version: a.example/m@v1.2.3"))]
     pub allow: Vec<String>,
     /// Such as 72h or 14d: younger versions of public modules are neither listed nor served.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,8 +9,9 @@ use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
 use super::egress::{Need, Needs};
-use crate::api::{ChecksumMode, Fallback, GoModuleCache, Timeouts, WhenUnavailable};
+use crate::api::{self, ChecksumMode, Fallback, GoModuleCache, Timeouts, WhenUnavailable};
 use crate::config;
+use crate::proxy::check_policy;
 use crate::quantity::{parse_bytes, parse_duration};
 use crate::sumdb::verifier;
 
@@ -25,6 +26,9 @@ pub(crate) enum InvalidCache {
         "spec.upstreams[{0}].url must be an absolute http or https URL with a host and a valid port, without user name, query or fragment"
     )]
     Url(usize),
+    /// A rule that the schema let through and that the proxy can't read.
+    #[error("spec.{0}")]
+    Policy(String),
     /// The HTTP proxy's; not echoed either.
     #[error("spec.network.httpProxy: {0}")]
     HttpProxy(String),
@@ -45,6 +49,8 @@ pub(crate) struct Validated {
     pub checksum_database: Option<config::ChecksumDatabase>,
     /// Bytes that the cache may hold.
     pub cache_limit: Option<u64>,
+    /// What clients may not have.
+    pub policy: config::Policy,
     /// What stands between the pods and their upstreams.
     pub http_proxy: Option<config::HttpProxy>,
     /// The hosts that must be reachable.
@@ -104,6 +110,7 @@ pub(crate) fn validate(
             timeouts: timeouts(upstream.timeouts.as_ref()),
         });
     }
+    let policy = policy(cache)?;
     let http_proxy = http_proxy(cache, &mut wanted)?;
     if upstreams.is_empty() {
         upstreams.clone_from(&defaults.upstreams);
@@ -120,6 +127,7 @@ pub(crate) fn validate(
         upstreams,
         checksum_database,
         cache_limit,
+        policy,
         http_proxy,
         needs,
         wanted,
@@ -152,6 +160,13 @@ fn timeouts(wish: Option<&Timeouts>) -> config::Timeouts {
     let or = |text: Option<String>, default| text.and_then(|text| parse_duration(&text).ok()).filter(|d| !d.is_zero()).unwrap_or(default);
     let default = config::Timeouts::default();
     config::Timeouts { connect: or(wish.connect, default.connect), head: or(wish.head, default.head), idle: or(wish.idle, default.idle) }
+}
+
+fn policy(cache: &GoModuleCache) -> Result<config::Policy, InvalidCache> {
+    let api::Policy { deny, allow, minimum_release_age } = cache.spec.policy.clone().unwrap_or_default();
+    let policy = config::Policy { deny, allow, minimum_release_age };
+    check_policy(&policy).map_err(InvalidCache::Policy)?;
+    Ok(policy)
 }
 
 fn http_proxy(cache: &GoModuleCache, wanted: &mut Wanted) -> Result<Option<config::HttpProxy>, InvalidCache> {
@@ -214,4 +229,38 @@ fn host_of(url: &Url) -> Option<String> {
         Host::Ipv4(address) => address.to_string(),
         Host::Ipv6(address) => address.to_string(),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn validated(spec: &Value) -> Result<Validated, InvalidCache> {
+        let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
+            "metadata": {"name": "ci", "namespace": "shop", "uid": "u-1"}, "spec": spec});
+        let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+        validate(&serde_json::from_value(object).unwrap(), &Bundles::default(), &defaults, "registry.example/proxy:1")
+    }
+
+    #[test]
+    fn a_policy_that_no_proxy_can_read_is_refused_with_its_place() {
+        let said = |policy: Value| validated(&json!({"policy": policy})).err().map(|fault| fault.to_string());
+        for (policy, words) in [
+            (
+                json!({"deny": ["evil.example/m@v1.2"]}),
+                "spec.policy.deny: \"evil.example/m@v1.2\": \"v1.2\" is not a whole version such as v1.2.3",
+            ),
+            (json!({"allow": ["a.example/m@v1.2.3+meta"]}), "spec.policy.allow: "),
+            (json!({"minimumReleaseAge": "3 weeks"}), "spec.policy.minimumReleaseAge: "),
+        ] {
+            let said = said(policy.clone()).unwrap_or_default();
+            assert!(said.starts_with(words), "{policy}: {said}");
+        }
+        for version in ["v1.2.3", "v1.2.3-rc.1", "v2.0.0+incompatible"] {
+            assert_eq!(said(json!({"deny": [format!("evil.example/m@{version}")]})), None, "{version}");
+        }
+    }
 }

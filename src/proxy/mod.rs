@@ -43,7 +43,7 @@ use live::{Lasting, Live};
 use look_ahead::LookAhead;
 use memory::Memory;
 
-use crate::config::{ConfigError, Versions};
+use crate::config::{self, ConfigError, Versions};
 use crate::connections::listen;
 use crate::source::EnvironmentError;
 use crate::store::Store;
@@ -167,6 +167,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Reads a policy as a proxy does: one that can't be read makes it refuse the whole configuration.
+///
+/// # Errors
+/// The first rule that can't be read, in one sentence that begins with its place.
+pub fn check_policy(policy: &config::Policy) -> Result<(), String> {
+    policy::Policy::of(policy).map(|_rules| ())
 }
 
 /// Raises the soft limit of open files to the hard one, as every Go program does. It is 1,024 in most containers, and each

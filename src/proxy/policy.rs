@@ -41,7 +41,13 @@ struct Rule {
 
 impl Policy {
     pub(super) fn new(config: &ProxyConfig) -> Result<Self, String> {
-        let config::Policy { deny, allow, minimum_release_age } = &config.policy;
+        let rules = Self::of(&config.policy)?;
+        Ok(Self { private: config.private().map_err(|e| e.to_string())?, ..rules })
+    }
+
+    /// The rules alone: without private modules.
+    pub(super) fn of(policy: &config::Policy) -> Result<Self, String> {
+        let config::Policy { deny, allow, minimum_release_age } = policy;
         let rules = |key: &str, list: &[String]| {
             list.iter().map(|text| Rule::parse(text).map_err(|reason| format!("policy.{key}: {reason}"))).collect::<Result<Vec<_>, _>>()
         };
@@ -49,9 +55,8 @@ impl Policy {
             parse_duration(text).map(|age| (age, text.clone())).map_err(|reason| format!("policy.minimumReleaseAge: {reason}"))
         };
         let minimum_age = minimum_release_age.as_ref().map(parse_age).transpose()?;
-        let private = config.private().map_err(|e| e.to_string())?;
         let deny = rules("deny", deny)?.into_iter().map(Rule::ignoring_case).collect();
-        Ok(Self { deny, allow: rules("allow", allow)?, minimum_age, private })
+        Ok(Self { deny, allow: rules("allow", allow)?, minimum_age, private: Patterns::default() })
     }
 
     /// The rule against a request, whatever its version's age.

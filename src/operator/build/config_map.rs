@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::{Validated, owned};
 use crate::api;
-use crate::config::{CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, Policy, ProxyConfig, Resolution, Versions, file_name};
+use crate::config::{CONFIG_VERSION, ConfigError, LookAhead, PinnedHost, ProxyConfig, Resolution, Versions, file_name};
 
 pub(super) fn build(cache: &Validated, pins: &[PinnedHost], versions: &Versions) -> Result<ConfigMap, ConfigError> {
     let config = ProxyConfig {
@@ -13,7 +13,7 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost], versions: &Versions)
         checksum_database: cache.checksum_database.clone(),
         private_modules: cache.cache.spec.private_modules.iter().map(|module| module.pattern.clone()).collect(),
         cache_limit: cache.cache_limit,
-        policy: policy(cache),
+        policy: cache.policy.clone(),
         look_ahead: match cache.cache.spec.look_ahead {
             api::LookAhead::All => LookAhead::All,
             api::LookAhead::Certain => LookAhead::Certain,
@@ -28,9 +28,4 @@ pub(super) fn build(cache: &Validated, pins: &[PinnedHost], versions: &Versions)
         data: Some(versions.newest_first().iter().map(file).collect::<Result<_, ConfigError>>()?),
         ..ConfigMap::default()
     })
-}
-
-fn policy(cache: &Validated) -> Policy {
-    let api::Policy { deny, allow, minimum_release_age } = cache.cache.spec.policy.clone().unwrap_or_default();
-    Policy { deny, allow, minimum_release_age }
 }
