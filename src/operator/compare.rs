@@ -1,6 +1,6 @@
 //! Whether what is stored is what is wanted, and what others put into it. Pure.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::quantity::millis;
 
@@ -44,13 +44,21 @@ pub(crate) fn additions(stored: &Value, wanted: &Value) -> Option<Map<String, Va
         let foreign = stored.iter().any(|port| !wanted.iter().any(|wanted| holds(port, wanted)));
         foreign.then(|| Value::Array(wanted.clone()))
     };
-    let object = |fields: [(&str, Option<Value>); 2]| -> Map<String, Value> {
-        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    // The API server's default of another strategy makes every apply of this one invalid.
+    let strategy = || {
+        let is_recreate = wanted.pointer("/spec/strategy/type")?.as_str()? == "Recreate";
+        let is_left = stored.pointer("/spec/strategy/rollingUpdate")?.is_object();
+        (is_recreate && is_left).then(|| json!({"type": "Recreate", "rollingUpdate": null}))
     };
-    let parts = object([("selector", foreign_keys("/spec/selector")), ("ports", ports())]);
-    let spec = if is_fence(wanted) { foreign(&spec(stored), &spec(wanted)) } else { (!parts.is_empty()).then_some(Value::Object(parts)) };
-    let undo = object([("data", foreign_keys("/data")), ("spec", spec)]);
-    (!undo.is_empty()).then_some(undo)
+    let parts = || object([("selector", foreign_keys("/spec/selector")), ("ports", ports()), ("strategy", strategy())]).map(Value::Object);
+    let spec = if is_fence(wanted) { foreign(&spec(stored), &spec(wanted)) } else { parts() };
+    object([("data", foreign_keys("/data")), ("spec", spec)])
+}
+
+/// Those of these fields that there are, if there are any.
+fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Option<Map<String, Value>> {
+    let object: Map<String, Value> = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    (!object.is_empty()).then_some(object)
 }
 
 /// The fields that are not wanted, however deep. A list is one value to an apply, which puts it right as a whole.
@@ -92,8 +100,6 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -115,6 +121,16 @@ mod tests {
             json!({"data": {"a": "1", "b": "2"}, "spec": {"selector": {"app": "x", "b": "c"}, "ports": [{"name": "http", "port": 81}]}});
         let undo = json!({"data": {"b": null}, "spec": {"selector": {"b": null}, "ports": [{"name": "http", "port": 8080}]}});
         assert_eq!(additions(&stored, &wanted).map(Value::Object), Some(undo));
+    }
+
+    #[test]
+    fn pods_that_were_replaced_one_by_one_and_now_are_all_at_once_leave_no_trace_of_it() {
+        let deployment = |strategy: Value| json!({"kind": "Deployment", "spec": {"replicas": 1, "strategy": strategy}});
+        let (recreate, rolling) = (deployment(json!({"type": "Recreate"})), deployment(json!({"type": "RollingUpdate"})));
+        let defaulted = deployment(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+        let undo = json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}});
+        assert_eq!(additions(&defaulted, &recreate).map(Value::Object), Some(undo));
+        assert_eq!((additions(&defaulted, &rolling), additions(&recreate, &rolling), additions(&recreate, &recreate)), (None, None, None));
     }
 
     fn fence() -> Value {

@@ -9,6 +9,7 @@ use super::egress::Resolved;
 use super::reports::{self, Survey};
 use super::rollout::RolledOut;
 use super::{unavailable, volume};
+use crate::api::Storage;
 
 /// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
 pub(crate) type Verdict = (bool, &'static str, String);
@@ -26,9 +27,9 @@ pub(crate) fn beyond(namespaces: &[String], env: &str) -> Option<Verdict> {
     (!namespaces.is_empty()).then_some((false, NOT_IN_NAMESPACE_MODE, message))
 }
 
-/// Whether the claim can be used, with the size of the spec.
+/// Whether the claim can be used as the spec has it.
 #[must_use]
-pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str, size: &str) -> Verdict {
+pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str, spec: &Storage) -> Verdict {
     let Some(claim) = &applied.claim else {
         if let Some(refused) = refused(applied).filter(|_| claim_was_refused(applied)) {
             return refused;
@@ -45,7 +46,7 @@ pub(crate) fn storage(applied: &Applied, class: &ClassState, name: &str, size: &
     }
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     match (phase, class) {
-        (Some("Bound"), _) => volume::bound(claim, applied, name, size),
+        (Some("Bound"), _) => volume::bound(claim, applied, name, spec),
         (Some("Lost"), _) => (
             false,
             "VolumeLost",

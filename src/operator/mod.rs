@@ -198,6 +198,7 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
         Ok(valid) => valid,
         Err(fault) => return Ok(Some(Look { status: update_status::invalid(cache, fault.to_string()), next: None })),
     };
+    let valid = validate::Validated { sharing: build::Sharing::with(&valid, referenced.claim.as_ref()), ..valid };
     let listed: Vec<String> = cache.spec.listed_namespaces(&namespace).cloned().collect();
     let (guests, beyond) = if listed.is_empty() {
         (Vec::new(), Vec::new())

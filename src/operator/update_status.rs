@@ -42,7 +42,7 @@ pub(crate) fn status(
     let generation = cache.cache.meta().generation;
     let with_reports = conditions::with_reports;
     let storage =
-        with_reports(conditions::storage(applied, class, &cache.names.proxy, &cache.cache.spec.storage.size), reports::storage(survey));
+        with_reports(conditions::storage(applied, class, &cache.names.proxy, &cache.cache.spec.storage), reports::storage(survey));
     let secrets = conditions::credentials(credentials, &cache.bundle_problems);
     // What no upstream needs, no pod has to take up.
     let in_use = if credentials.states.is_empty() { None } else { reports::credentials(survey, cache) };

@@ -3,8 +3,8 @@
 use kube::{Resource, ResourceExt};
 use url::{Host, Url};
 
-use super::build::Kept;
 use super::build::names::Names;
+use super::build::{Kept, Sharing};
 use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
 use super::defaults::{Defaults, SumDb, plain_url};
@@ -61,6 +61,8 @@ pub(crate) struct Validated {
     pub bundle_problems: Vec<Problem>,
     /// The image of the proxy.
     pub image: String,
+    /// How the pods share the volume. As the spec has it; what the claim lets them is found out after the validation.
+    pub sharing: Sharing,
     /// Pods that stay as they are until their turn. Found out after the validation.
     pub kept: Option<Kept>,
     /// Other namespaces that the spec lists and that ask for the clients' environment, sorted. Found out after the validation.
@@ -133,6 +135,7 @@ pub(crate) fn validate(
         wanted,
         bundle_problems,
         image,
+        sharing: Sharing::asked(&cache.spec),
         kept: None,
         guests: Vec::new(),
         beyond: Vec::new(),

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use super::apply::Applied;
 use super::conditions::Verdict;
+use crate::api::{AccessMode, Storage};
 use crate::quantity::millis;
 
 /// How far a claim's volume is on the way to the size that the claim requests.
@@ -17,6 +18,25 @@ pub(crate) enum Growth {
     FileSystem,
     /// The storage can't do it.
     Failed,
+}
+
+/// The access mode of a volume that pods of several nodes may have at a time.
+pub(crate) const MANY: &str = "ReadWriteMany";
+
+/// The access modes that a claim asks for.
+pub(crate) fn modes(claim: &PersistentVolumeClaim) -> Vec<&str> {
+    let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
+    modes.into_iter().flatten().map(String::as_str).collect()
+}
+
+/// The verdict on a claim that was made with another access mode than the pods need. It can be used, by one pod at a time.
+fn mismatched(claim: &PersistentVolumeClaim, name: &str, wanted: AccessMode) -> Option<Verdict> {
+    let modes = modes(claim);
+    let message = format!(
+        "PersistentVolumeClaim {name} was made with {has} and spec.storage.accessMode asks for {MANY}, so that one pod at a time uses it: copy what is cached elsewhere or give it up, delete the claim and the pod, and a new one is made as the spec has it; or make a cache of this name anew with accessMode: {has}",
+        has = modes.join(", ")
+    );
+    (wanted == AccessMode::ReadWriteMany && !modes.contains(&MANY)).then_some((false, "ClaimMismatch", message))
 }
 
 /// The size that a claim requests.
@@ -49,9 +69,13 @@ pub(crate) fn growth(claim: &PersistentVolumeClaim) -> Growth {
     }
 }
 
-/// The verdict on a bound claim. `wanted`: the size of the spec.
+/// The verdict on a bound claim.
 #[must_use]
-pub(crate) fn bound(claim: &PersistentVolumeClaim, applied: &Applied, name: &str, wanted: &str) -> Verdict {
+pub(crate) fn bound(claim: &PersistentVolumeClaim, applied: &Applied, name: &str, spec: &Storage) -> Verdict {
+    if let Some(mismatched) = mismatched(claim, name, spec.access_mode) {
+        return mismatched;
+    }
+    let wanted = spec.size.as_str();
     if let Some(not_allowed) = not_allowed(applied, claim, name, wanted) {
         return not_allowed;
     }
@@ -95,6 +119,10 @@ mod tests {
 
     use super::*;
 
+    fn sized(size: &str) -> Storage {
+        Storage { size: size.to_owned(), ..Storage::default() }
+    }
+
     fn claim(requested: &str, status: &Value) -> PersistentVolumeClaim {
         let object = json!({"spec": {"storageClassName": "slow", "resources": {"requests": {"storage": requested}}}, "status": status});
         serde_json::from_value(object).unwrap()
@@ -118,7 +146,7 @@ mod tests {
             ("5Gi", stage("ControllerResizeInfeasible"), "2Gi", (true, "Bound"), ""),
         ];
         for (requested, status, wanted, (truth, reason), words) in table {
-            let (is_true, said, message) = bound(&claim(requested, &status), &Applied::default(), "ci-proxy", wanted);
+            let (is_true, said, message) = bound(&claim(requested, &status), &Applied::default(), "ci-proxy", &sized(wanted));
             assert_eq!((is_true, said), (truth, reason), "{requested} {status}");
             assert!(message.contains(words), "{message}");
         }
@@ -129,11 +157,31 @@ mod tests {
         let stored = claim("2Gi", &json!({"capacity": {"storage": "3Gi"}}));
         let verdict = |refusal: &str| {
             let applied = Applied { refused: vec![refusal.to_owned()], ..Applied::default() };
-            bound(&stored, &applied, "ci-proxy", "9Gi")
+            bound(&stored, &applied, "ci-proxy", &sized("9Gi"))
         };
         let (is_true, reason, message) = verdict("PersistentVolumeClaim ci-proxy: the storageclass must support resize");
         assert_eq!((is_true, reason), (false, "ExpansionNotAllowed"));
         assert!(message.contains("StorageClass slow") && message.contains("stays at 3Gi and not 9Gi"), "{message}");
         assert_eq!(verdict("PersistentVolumeClaim ci-proxy: exceeded quota").1, "Bound");
+    }
+
+    #[test]
+    fn a_claim_that_one_node_may_have_is_no_claim_for_many() {
+        let made_with = |mode: &str| serde_json::from_value::<PersistentVolumeClaim>(json!({"spec": {"accessModes": [mode]}})).unwrap();
+        let verdict = |has: &str, wanted: AccessMode| {
+            let spec = Storage { access_mode: wanted, ..Storage::default() };
+            bound(&made_with(has), &Applied::default(), "ci-proxy", &spec)
+        };
+        for mode in ["ReadWriteOnce", "ReadWriteOncePod"] {
+            let (is_true, reason, message) = verdict(mode, AccessMode::ReadWriteMany);
+            assert_eq!((is_true, reason), (false, "ClaimMismatch"));
+            assert!(
+                ["ci-proxy", mode, "asks for ReadWriteMany", "delete the claim"].iter().all(|words| message.contains(words)),
+                "{message}"
+            );
+        }
+        assert_eq!(verdict("ReadWriteMany", AccessMode::ReadWriteMany).1, "Bound");
+        assert_eq!(verdict("ReadWriteMany", AccessMode::ReadWriteOnce).1, "Bound", "it can do more than is needed");
+        assert_eq!(verdict("ReadWriteOnce", AccessMode::ReadWriteOnce).1, "Bound");
     }
 }

@@ -12,7 +12,7 @@ async fn a_child_changed_by_hand_is_put_right() {
     await_children(&stage, "figs").await;
     stage.settle("figs").await;
     // Kind, name, the change, and where to look for what was there before it.
-    let changes: [(&str, &str, Value, &str); 9] = [
+    let changes: [(&str, &str, Value, &str); 10] = [
         ("ServiceAccount", "figs-proxy", json!({"automountServiceAccountToken": true}), "/automountServiceAccountToken"),
         ("NetworkPolicy", "figs-proxy", json!({"spec": {"egress": [{}]}}), "/spec/egress"),
         ("NetworkPolicy", "figs-proxy", json!({"spec": {"policyTypes": ["Ingress"]}}), "/spec/policyTypes"),
@@ -22,6 +22,7 @@ async fn a_child_changed_by_hand_is_put_right() {
         ("Service", "figs-admin", json!({"spec": {"selector": {"app.kubernetes.io/instance": "plum"}}}), "/spec/selector"),
         ("ConfigMap", "figs-env", json!({"data": {"GOFLAGS": "-toolexec=evil"}}), "/data"),
         ("Deployment", "figs-proxy", json!({"spec": {"replicas": 3}}), "/spec/replicas"),
+        ("Deployment", "figs-proxy", json!({"spec": {"strategy": {"type": "RollingUpdate"}}}), "/spec/strategy"),
     ];
     for (kind, name, change, place) in changes {
         let now = async || stage.get(kind, name).await.unwrap().data.pointer(place).cloned();

@@ -141,6 +141,45 @@ async fn a_claim_of_someone_else_is_not_taken_up() {
 }
 
 #[tokio::test]
+async fn a_cache_for_many_nodes_over_a_claim_for_one_has_one_pod_and_says_why_until_the_claim_is_another() {
+    let Some(stage) = stage("modes").await else { return };
+    let class = format!("modes-{}", stage.namespace);
+    let spec = |mode: &str, replicas: i32| {
+        json!({"upstreams": [{"url": "https://203.0.113.7/go"}], "replicas": replicas,
+            "storage": {"size": "1Gi", "storageClassName": class, "accessMode": mode},
+            "podTemplate": {"nodeSelector": {"tests.example/nowhere": "yes"}}})
+    };
+    stage.cache("oak", &spec("ReadWriteOnce", 1)).await;
+    await_children(&stage, "oak").await;
+    let volume = provide(&stage, "oak", &class, "1Gi").await;
+    stage.eventually("the claim is bound", async || stage.condition("oak", "StorageReady").await.0 == "True").await;
+    stage.delete("GoModuleCache", "oak").await;
+    stage.eventually("the pods have gone", async || stage.get("Deployment", "oak-proxy").await.is_none()).await;
+
+    stage.cache("oak", &spec("ReadWriteMany", 2)).await;
+    stage
+        .eventually("the condition says ClaimMismatch", async || {
+            let (status, reason, message) = stage.condition("oak", "StorageReady").await;
+            let says = ["oak-proxy", "made with ReadWriteOnce", "asks for ReadWriteMany", "delete the claim"];
+            status == "False" && reason == "ClaimMismatch" && says.iter().all(|words| message.contains(words))
+        })
+        .await;
+    let pods = async || {
+        let spec = stage.get("Deployment", "oak-proxy").await.map(|deployment| deployment.data["spec"].clone()).unwrap_or_default();
+        (spec["strategy"]["type"].as_str().unwrap_or_default().to_owned(), spec["replicas"].as_i64())
+    };
+    stage.eventually("one pod, replaced at once", async || pods().await == ("Recreate".to_owned(), Some(1))).await;
+    assert!(stage.get("PodDisruptionBudget", "oak-proxy").await.is_none());
+
+    stage.delete("PersistentVolumeClaim", "oak-proxy").await;
+    stage.eventually("two pods, one by one", async || pods().await == ("RollingUpdate".to_owned(), Some(2))).await;
+    stage.eventually("a budget", async || stage.get("PodDisruptionBudget", "oak-proxy").await.is_some()).await;
+    assert_ne!(stage.condition("oak", "StorageReady").await.1, "ClaimMismatch");
+
+    stage.delete("PersistentVolume", &volume).await;
+}
+
+#[tokio::test]
 async fn a_claim_follows_the_deletion_policy_back_and_forth() {
     let Some(stage) = stage("policy").await else { return };
     let owners = async || {

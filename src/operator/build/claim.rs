@@ -4,12 +4,37 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::{Validated, owned, unowned};
-use crate::api::DeletionPolicy;
-use crate::operator::volume::{Growth, capacity, growth, requested};
+use crate::api::{AccessMode, DeletionPolicy, GoModuleCacheSpec};
+use crate::operator::volume::{Growth, MANY, capacity, growth, modes, requested};
 use crate::quantity::millis;
 
 /// The mark of a claim that was bound at some time.
 const WAS_BOUND: &str = "pv.kubernetes.io/bind-completed";
+
+/// How many pods share the volume. What nodes can't mount at a time, no two pods of a roll can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    /// The number of pods.
+    pub replicas: i32,
+    /// Whether pods of several nodes may have it at a time.
+    pub by_nodes: bool,
+}
+
+impl Sharing {
+    /// What the spec asks for.
+    #[must_use]
+    pub(crate) fn asked(spec: &GoModuleCacheSpec) -> Self {
+        Self { replicas: spec.replicas, by_nodes: spec.storage.access_mode == AccessMode::ReadWriteMany }
+    }
+
+    /// What of that the claim lets the pods do: a claim that was kept has the modes that it was made with.
+    #[must_use]
+    pub(crate) fn with(cache: &Validated, claim: Option<&PersistentVolumeClaim>) -> Self {
+        let asked = Self::asked(&cache.cache.spec);
+        let is_shared = claim.filter(|claim| !gives_way(cache, claim)).is_none_or(|claim| modes(claim).contains(&MANY));
+        if is_shared { asked } else { Self { replicas: asked.replicas.min(1), by_nodes: false } }
+    }
+}
 
 pub(super) fn build(cache: &Validated, stored: Option<&PersistentVolumeClaim>) -> PersistentVolumeClaim {
     let storage = &cache.cache.spec.storage;

@@ -12,7 +12,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::{IMAGE_FROM, IMAGE_FROM_OPERATOR, PODS_ASKED, PODS_MADE, Validated, labels, owned, selector};
-use crate::api::AccessMode;
 use crate::config::{ADMIN_PORT, CACHE_DIR, CONFIG_DIR, CONFIG_FILE, CREDENTIALS_DIR, HTTP_PORT};
 use crate::report::config_digest;
 
@@ -52,7 +51,7 @@ pub(crate) fn marks(cache: &Validated) -> Marks {
     // The image of the operator's setting is told apart by itself, and one of the spec's own is asked for.
     template.spec.iter_mut().flat_map(|pod| &mut pod.containers).for_each(|container| container.image = None);
     // All that a template is made of, and nothing that a running pod takes.
-    Marks { asked: digest(&json!([spec.pod_template, spec.image, spec.replicas > 1])), made: digest(&json!(template)) }
+    Marks { asked: digest(&json!([spec.pod_template, spec.image, cache.sharing.replicas > 1])), made: digest(&json!(template)) }
 }
 
 fn digest(value: &Value) -> String {
@@ -62,10 +61,7 @@ fn digest(value: &Value) -> String {
 pub(super) fn build(cache: &Validated) -> Deployment {
     let spec = &cache.cache.spec;
     // Two pods of a roll can't both mount a volume of one node or pod.
-    let strategy = match spec.storage.access_mode {
-        AccessMode::ReadWriteOnce | AccessMode::ReadWriteOncePod => "Recreate",
-        AccessMode::ReadWriteMany => "RollingUpdate",
-    };
+    let strategy = if cache.sharing.by_nodes { "RollingUpdate" } else { "Recreate" };
     let mut metadata = owned(cache, &cache.names.proxy);
     let image_from = if spec.image.is_some() { "spec" } else { IMAGE_FROM_OPERATOR };
     let Marks { asked, made } = marks(cache);
@@ -78,7 +74,7 @@ pub(super) fn build(cache: &Validated) -> Deployment {
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(spec.replicas),
+            replicas: Some(cache.sharing.replicas),
             selector: LabelSelector { match_labels: Some(selector(cache)), ..LabelSelector::default() },
             strategy: Some(DeploymentStrategy { type_: Some(strategy.to_owned()), ..DeploymentStrategy::default() }),
             template,
@@ -109,7 +105,7 @@ fn pod(cache: &Validated) -> PodSpec {
         affinity: template.affinity,
         priority_class_name: template.priority_class_name,
         image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
-        topology_spread_constraints: (cache.cache.spec.replicas > 1).then(|| vec![over_nodes(cache)]),
+        topology_spread_constraints: (cache.sharing.replicas > 1).then(|| vec![over_nodes(cache)]),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         dns_policy: Some("Default".to_owned()),

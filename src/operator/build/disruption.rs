@@ -23,8 +23,8 @@ pub(crate) enum Budget {
 }
 
 pub(super) fn build(cache: &Validated) -> Budget {
-    let spec = &cache.cache.spec;
-    match (spec.storage.access_mode, spec.replicas) {
+    // By the mode of the spec: with a claim that has another, a budget of more pods may still be there.
+    match (cache.cache.spec.storage.access_mode, cache.sharing.replicas) {
         (AccessMode::ReadWriteOnce | AccessMode::ReadWriteOncePod, _) => Budget::Impossible,
         (AccessMode::ReadWriteMany, ..=1) => Budget::Unwanted { namespace: cache.namespace.clone(), name: cache.names.proxy.clone() },
         (AccessMode::ReadWriteMany, _) => Budget::Wanted(Box::new(PodDisruptionBudget {

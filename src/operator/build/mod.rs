@@ -23,6 +23,7 @@ use super::credentials::Data;
 use super::egress::Resolved;
 use super::validate::Validated;
 use crate::config::{ConfigError, Versions};
+pub(crate) use claim::Sharing;
 pub(crate) use deployment::{Kept, Marks, marks};
 pub(crate) use disruption::Budget;
 

@@ -130,8 +130,56 @@ fn stored(changes: &Value) -> PersistentVolumeClaim {
 }
 
 fn prepared_with(storage: &str, claim: &PersistentVolumeClaim) -> Prepared {
-    let cache = validated(&format!("{{storage: {storage}}}"));
+    prepared_over(&format!("{{storage: {storage}}}"), claim)
+}
+
+fn prepared_over(spec: &str, claim: &PersistentVolumeClaim) -> Prepared {
+    let cache = validated(spec);
+    let cache = Validated { sharing: Sharing::with(&cache, Some(claim)), ..cache };
     build(&cache, &Resolved::default(), Data::new(), Some(claim), &admins(), &Versions::default()).unwrap()
+}
+
+#[test]
+fn pods_share_a_volume_only_as_far_as_its_claim_lets_them() {
+    let bound =
+        |modes: Value| stored(&serde_json::json!({"spec": {"volumeName": "v", "accessModes": modes}, "status": {"phase": "Bound"}}));
+    let going = |claim: PersistentVolumeClaim| {
+        let deletion_timestamp = serde_json::from_value(serde_json::json!("2026-01-01T00:00:00Z")).unwrap();
+        PersistentVolumeClaim { metadata: ObjectMeta { deletion_timestamp, ..claim.metadata.clone() }, ..claim }
+    };
+    let (one, many) = (serde_json::json!(["ReadWriteOnce"]), serde_json::json!(["ReadWriteOnce", "ReadWriteMany"]));
+    let wants_many = "{replicas: 3, storage: {accessMode: ReadWriteMany, size: 2Gi}}";
+    let table = [
+        (wants_many, bound(one.clone()), "Recreate", 1),
+        (wants_many, going(bound(one.clone())), "Recreate", 1),
+        (wants_many, bound(many.clone()), "RollingUpdate", 3),
+        // It never had a volume, and is made anew.
+        (wants_many, stored(&serde_json::json!({})), "RollingUpdate", 3),
+        ("{storage: {size: 2Gi}}", bound(many), "Recreate", 1),
+        ("{storage: {size: 2Gi}}", bound(one), "Recreate", 1),
+    ];
+    for (spec, claim, strategy, replicas) in table {
+        let prepared = prepared_over(spec, &claim);
+        let deployment = prepared.deployment.spec.unwrap();
+        let are_spread = deployment.template.spec.unwrap().topology_spread_constraints.is_some();
+        let seen = (deployment.strategy.unwrap().type_.unwrap(), deployment.replicas.unwrap(), are_spread);
+        assert_eq!(seen, (strategy.to_owned(), replicas, replicas > 1), "{spec} {:?}", claim.spec);
+        let is_as_it_should = match prepared.budget {
+            Budget::Wanted(_) => replicas > 1,
+            Budget::Unwanted { .. } => spec == wants_many && replicas == 1,
+            Budget::Impossible => spec != wants_many,
+        };
+        assert!(is_as_it_should, "{spec} {:?}", claim.spec);
+    }
+}
+
+#[test]
+fn what_a_claim_lets_the_pods_do_is_no_change_by_another_release() {
+    let cache = validated("{replicas: 2, storage: {accessMode: ReadWriteMany, size: 2Gi}}");
+    let claim = stored(&serde_json::json!({"spec": {"volumeName": "v"}, "status": {"phase": "Bound"}}));
+    let held_up = Validated { sharing: Sharing::with(&cache, Some(&claim)), ..cache.clone() };
+    let (free, held_up) = (marks(&cache), marks(&held_up));
+    assert!(free.asked != held_up.asked && free.made != held_up.made, "or it would wait for its turn");
 }
 
 #[test]
