@@ -85,6 +85,9 @@ struct OperatorArgs {
     /// Hosts to which the default upstreams may redirect.
     #[arg(long, env = "GOMODCACHE_REDIRECT_HOSTS", value_delimiter = ',')]
     redirect_hosts: Vec<String>,
+    /// Hosts of the default upstreams and of the checksum database that may have private addresses.
+    #[arg(long, env = "GOMODCACHE_INTERNAL_HOSTS", value_delimiter = ',')]
+    internal_hosts: Vec<String>,
     /// Image of the proxies.
     #[arg(long, env = "GOMODCACHE_PROXY_IMAGE")]
     proxy_image: String,
@@ -179,6 +182,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 goproxy: args.goproxy,
                 gosumdb: args.gosumdb,
                 redirect_hosts: args.redirect_hosts,
+                internal_hosts: args.internal_hosts,
                 proxy_image: args.proxy_image,
                 rollouts: operator::RolloutLimits { at_once: args.max_concurrent_rollouts.get(), deadline: args.rollout_deadline },
                 name_servers: args.name_servers,

@@ -8,6 +8,7 @@ use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::reports::{self, Survey};
 use super::rollout::RolledOut;
+use super::validate::Validated;
 use super::{unavailable, volume};
 use crate::api::Storage;
 
@@ -87,11 +88,16 @@ pub(crate) fn credentials(credentials: &Credentials, bundle_problems: &[(&'stati
 
 /// Whether every host has an address that the proxy may dial.
 #[must_use]
-pub(crate) fn egress(resolved: &Resolved) -> Verdict {
+pub(crate) fn egress(resolved: &Resolved, cache: &Validated) -> Verdict {
     let unresolved = (!resolved.unresolved.is_empty())
         .then(|| format!("no address found for {}: check the name and the operator's name servers", resolved.unresolved.join(", ")));
     let refused = resolved.refused.iter().map(|(host, count)| {
-        format!("{host}: {count} private address(es) are not opened; set internal: true on the upstream if it is yours")
+        let remedy = if cache.names_host(host) {
+            "set internal: true on the upstream if it is yours"
+        } else {
+            "if it is yours, the operator's setting GOMODCACHE_INTERNAL_HOSTS must have it, or the default upstream that redirects to it"
+        };
+        format!("{host}: {count} private address(es) are not opened; {remedy}")
     });
     let all: Vec<String> = refused.chain(unresolved).collect();
     let message = join(all.iter().map(String::as_str));
@@ -198,8 +204,14 @@ fn join<'a>(messages: impl Iterator<Item = &'a str>) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::operator::ca_bundles::Bundles;
+    use crate::operator::defaults::Defaults;
+    use crate::operator::validate::validate;
 
     fn verdict(truth: bool, reason: &'static str) -> Verdict {
         (truth, reason, String::new())
@@ -220,5 +232,20 @@ mod tests {
             assert_eq!(reason(true, waits, false, true), "Ready", "{waits}: it is ready with the image that it has");
         }
         assert_eq!(reason(true, "RolloutFailed", false, true), "RolloutFailed");
+    }
+
+    #[test]
+    fn a_private_address_is_allowed_in_the_spec_or_in_the_setting_wherever_its_host_is_named() {
+        let cache = json!({
+            "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache", "metadata": {"name": "ci", "namespace": "shop", "uid": "u"},
+            "spec": {"upstreams": [{"url": "https://Modules.corp.example/go", "redirectHosts": ["files.corp.example"]}]},
+        });
+        let defaults = Defaults::parse("https://origin.example", "sum.example https://sum.corp.example", &[], &[]).unwrap();
+        let cache = validate(&serde_json::from_value(cache).unwrap(), &Bundles::default(), &defaults, "registry.example/proxy:1").unwrap();
+        let said = |host: &str| egress(&Resolved { refused: vec![(host.to_owned(), 1)], ..Resolved::default() }, &cache).2;
+        for host in ["modules.corp.example", "files.corp.example"] {
+            assert!(said(host).ends_with("set internal: true on the upstream if it is yours"), "{}", said(host));
+        }
+        assert!(said("sum.corp.example").contains("GOMODCACHE_INTERNAL_HOSTS"), "{}", said("sum.corp.example"));
     }
 }

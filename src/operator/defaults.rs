@@ -1,6 +1,6 @@
 //! The installation's own settings, in Go's syntax: GOPROXY and GOSUMDB.
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::config::{Fallback, Timeouts, Upstream};
 
@@ -22,6 +22,8 @@ pub struct SumDb {
     pub key: String,
     /// Where to ask, only if the setting says so.
     pub url: Option<Url>,
+    /// Private addresses of that host are allowed.
+    pub internal: bool,
 }
 
 /// Settings that can't be used. Never echoes a value, which may hold a password.
@@ -36,12 +38,14 @@ pub enum DefaultsError {
 }
 
 impl Defaults {
-    /// Parses the operator's settings.
+    /// Parses the operator's settings. `internal_hosts`: those of the upstreams and of the database that may have private addresses;
+    /// such as are named without TLS are internal anyway.
     ///
     /// # Errors
     /// An entry is no URL that a proxy may use.
-    pub fn parse(goproxy: &str, gosumdb: &str, redirect_hosts: &[String]) -> Result<Self, DefaultsError> {
-        let redirect_hosts: Vec<String> = redirect_hosts.iter().map(|h| h.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).collect();
+    pub fn parse(goproxy: &str, gosumdb: &str, redirect_hosts: &[String], internal_hosts: &[String]) -> Result<Self, DefaultsError> {
+        let (redirect_hosts, internal_hosts) = (names(redirect_hosts), names(internal_hosts));
+        let is_internal = |url: &Url| url.scheme() == "http" || host_of(url).is_some_and(|host| internal_hosts.contains(&host));
         let mut upstreams = Vec::new();
         for (i, part) in goproxy.split_inclusive([',', '|']).enumerate() {
             let fallback = if part.ends_with('|') { Fallback::OnError } else { Fallback::OnNotFound };
@@ -51,7 +55,7 @@ impl Defaults {
                 continue;
             }
             let url = plain_url(entry).ok_or(DefaultsError::Goproxy(i + 1))?;
-            let internal = url.scheme() == "http";
+            let internal = is_internal(&url);
             upstreams.push(Upstream {
                 url,
                 fallback,
@@ -62,8 +66,27 @@ impl Defaults {
                 timeouts: Timeouts::default(),
             });
         }
-        Ok(Self { upstreams, checksum_database: parse_gosumdb(gosumdb)? })
+        let checksum_database = parse_gosumdb(gosumdb)?.map(|database| {
+            let internal = database.url.as_ref().is_some_and(is_internal);
+            SumDb { internal, ..database }
+        });
+        Ok(Self { upstreams, checksum_database })
     }
+}
+
+/// As they are looked up.
+fn names(hosts: &[String]) -> Vec<String> {
+    hosts.iter().map(|host| host.trim().trim_end_matches('.').to_ascii_lowercase()).filter(|host| !host.is_empty()).collect()
+}
+
+/// The host as it is looked up: lower case, an IPv6 address without brackets.
+#[must_use]
+pub fn host_of(url: &Url) -> Option<String> {
+    Some(match url.host()? {
+        Host::Domain(name) => name.trim_end_matches('.').to_ascii_lowercase(),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    })
 }
 
 fn parse_gosumdb(text: &str) -> Result<Option<SumDb>, DefaultsError> {
@@ -77,7 +100,7 @@ fn parse_gosumdb(text: &str) -> Result<Option<SumDb>, DefaultsError> {
     if name.is_empty() || words.next().is_some() || key.contains("://") {
         return Err(DefaultsError::Gosumdb);
     }
-    Ok(Some(SumDb { name: name.to_owned(), key: key.to_owned(), url }))
+    Ok(Some(SumDb { name: name.to_owned(), key: key.to_owned(), url, internal: false }))
 }
 
 /// An http or https URL with a host and without userinfo, query or fragment.
@@ -100,9 +123,13 @@ mod tests {
 
     #[test]
     fn separators_become_fallbacks_and_direct_is_dropped() {
-        let defaults =
-            Defaults::parse("https://a.example|http://b.example/go,direct", "sum.example+1+k https://c.example", &["R.example".into()])
-                .unwrap();
+        let defaults = Defaults::parse(
+            "https://a.example|http://b.example/go,direct",
+            "sum.example+1+k https://c.example",
+            &["R.example".into()],
+            &[],
+        )
+        .unwrap();
         assert_eq!(defaults.upstreams.len(), 2);
         assert_eq!(defaults.upstreams[0].fallback, Fallback::OnError);
         assert!(!defaults.upstreams[0].internal && defaults.upstreams[1].internal);
@@ -113,15 +140,30 @@ mod tests {
     }
 
     #[test]
+    fn internal_are_hosts_without_tls_and_those_that_the_setting_lists() {
+        let listed = ["Modules.corp.example".to_owned(), " sum.corp.example.".to_owned()];
+        let parse = |gosumdb: &str, internal: &[String]| {
+            Defaults::parse("https://modules.corp.example:8443/go,https://a.example,http://b.example", gosumdb, &[], internal).unwrap()
+        };
+        let upstreams = |defaults: &Defaults| defaults.upstreams.iter().map(|upstream| upstream.internal).collect::<Vec<_>>();
+        let database = |gosumdb: &str, internal: &[String]| parse(gosumdb, internal).checksum_database.unwrap().internal;
+        assert_eq!(upstreams(&parse("off", &listed)), [true, false, true]);
+        assert_eq!(upstreams(&parse("off", &[])), [false, false, true]);
+        let secure = "sum.example https://sum.corp.example/db";
+        assert!(database(secure, &listed) && !database(secure, &[]) && database("sum.example http://sum.corp.example", &[]));
+        assert!(!database("sum.corp.example", &listed), "it is asked by way of the upstreams");
+    }
+
+    #[test]
     fn a_password_is_refused_and_not_echoed() {
-        let error = Defaults::parse("https://u:hunter2@a.example", "off", &[]).unwrap_err().to_string();
+        let error = Defaults::parse("https://u:hunter2@a.example", "off", &[], &[]).unwrap_err().to_string();
         assert!(error.contains("entry 1") && !error.contains("hunter2"));
     }
 
     #[test]
     fn a_bare_name_has_no_url() {
-        let sumdb = Defaults::parse("off", "sum.example/db", &[]).unwrap().checksum_database.unwrap();
+        let sumdb = Defaults::parse("off", "sum.example/db", &[], &[]).unwrap().checksum_database.unwrap();
         assert_eq!((sumdb.name.as_str(), sumdb.url), ("sum.example/db", None));
-        assert_eq!(Defaults::parse("off", "off", &[]).unwrap().checksum_database, None);
+        assert_eq!(Defaults::parse("off", "off", &[], &[]).unwrap().checksum_database, None);
     }
 }

@@ -64,6 +64,8 @@ pub struct Settings {
     pub gosumdb: String,
     /// Hosts to which the default upstreams may redirect.
     pub redirect_hosts: Vec<String>,
+    /// Hosts of the default upstreams and of the checksum database that may have private addresses.
+    pub internal_hosts: Vec<String>,
     /// The image of the proxies.
     pub proxy_image: String,
     /// How a change of that image, or of the pods that this release makes, reaches the caches.

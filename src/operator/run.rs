@@ -32,7 +32,7 @@ const AT_ONCE: usize = 32;
 
 pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
     settings.election.check().map_err(Error::Election)?;
-    let defaults = Defaults::parse(&settings.goproxy, &settings.gosumdb, &settings.redirect_hosts)?;
+    let defaults = Defaults::parse(&settings.goproxy, &settings.gosumdb, &settings.redirect_hosts, &settings.internal_hosts)?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let health = Health::default();

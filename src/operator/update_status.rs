@@ -47,7 +47,7 @@ pub(crate) fn status(
     // What no upstream needs, no pod has to take up.
     let in_use = if credentials.states.is_empty() { None } else { reports::credentials(survey, cache) };
     let secrets = with_reports(secrets, in_use);
-    let egress = with_reports(conditions::egress(resolved), reports::egress(survey, cache));
+    let egress = with_reports(conditions::egress(resolved, cache), reports::egress(survey, cache));
     let available = conditions::available(applied, survey);
     let was_applied = |c: &Condition| c.type_ == "ConfigurationApplied" && c.status == "True" && c.observed_generation == generation;
     let configuration = conditions::configuration(applied, survey, previous.conditions.iter().any(was_applied));

@@ -1,13 +1,12 @@
 //! Step 2: from what was written and read to names and values that `build` can rely on. Pure.
 
 use kube::{Resource, ResourceExt};
-use url::{Host, Url};
 
 use super::build::names::Names;
 use super::build::{Kept, Sharing};
 use super::ca_bundles::{Bundles, Problem};
 use super::credentials::Wanted;
-use super::defaults::{Defaults, SumDb, plain_url};
+use super::defaults::{Defaults, SumDb, host_of, plain_url};
 use super::egress::{Need, Needs};
 use crate::api::{self, ChecksumMode, Fallback, GoModuleCache, Timeouts, WhenUnavailable};
 use crate::config;
@@ -71,6 +70,17 @@ pub(crate) struct Validated {
     pub beyond: Vec<String>,
 }
 
+impl Validated {
+    /// Whether the spec itself leads to this host, and not only the operator's settings.
+    #[must_use]
+    pub(crate) fn names_host(&self, host: &str) -> bool {
+        self.cache.spec.upstreams.iter().any(|upstream| {
+            let is_own = plain_url(&upstream.url).and_then(|url| host_of(&url)).is_some_and(|own| own == host);
+            is_own || upstream.redirect_hosts.iter().any(|declared| declared == host)
+        })
+    }
+}
+
 /// Checks.
 ///
 /// # Errors
@@ -120,7 +130,8 @@ pub(crate) fn validate(
     let checksum_database = defaults.checksum_database.as_ref().and_then(|database| checksum_database(database, cache));
     let storage = &cache.spec.storage;
     let cache_limit = parse_bytes(&storage.size).ok().map(|bytes| bytes / 100 * u64::from(storage.evict_above_percent));
-    let needs = needs(&upstreams, checksum_database.as_ref(), http_proxy.as_ref());
+    let is_internal = defaults.checksum_database.as_ref().is_some_and(|database| database.internal);
+    let needs = needs(&upstreams, checksum_database.as_ref().map(|database| (database, is_internal)), http_proxy.as_ref());
     let image = cache.spec.image.clone().unwrap_or_else(|| default_image.to_owned());
     Ok(Validated {
         cache: cache.clone(),
@@ -186,7 +197,8 @@ fn http_proxy(cache: &GoModuleCache, wanted: &mut Wanted) -> Result<Option<confi
     Ok(Some(proxy))
 }
 
-fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase>, proxy: Option<&config::HttpProxy>) -> Needs {
+/// `sumdb`: the checksum database, and whether its host may have private addresses.
+fn needs(upstreams: &[config::Upstream], sumdb: Option<(&config::ChecksumDatabase, bool)>, proxy: Option<&config::HttpProxy>) -> Needs {
     let mut needs = Needs::new();
     let mut add = |host: String, port: u16, internal: bool| {
         // The proxy resolves and dials what goes through it.
@@ -208,10 +220,11 @@ fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase
         }
     }
     // Without an explicit URL the proxy asks by way of the upstreams, and no other host is opened.
-    if let Some(url) = sumdb.and_then(|db| db.url.as_ref())
+    if let Some((database, is_internal)) = sumdb
+        && let Some(url) = &database.url
         && let Some(host) = host_of(url)
     {
-        add(host, url.port_or_known_default().unwrap_or(443), url.scheme() == "http");
+        add(host, url.port_or_known_default().unwrap_or(443), is_internal);
     }
     if let Some(url) = proxy.map(|proxy| &proxy.url)
         && let Some(host) = host_of(url)
@@ -225,15 +238,6 @@ fn needs(upstreams: &[config::Upstream], sumdb: Option<&config::ChecksumDatabase
     needs
 }
 
-/// The host as it is looked up: lower case, an IPv6 address without brackets.
-fn host_of(url: &Url) -> Option<String> {
-    Some(match url.host()? {
-        Host::Domain(name) => name.trim_end_matches('.').to_ascii_lowercase(),
-        Host::Ipv4(address) => address.to_string(),
-        Host::Ipv6(address) => address.to_string(),
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -244,7 +248,8 @@ mod tests {
     fn validated(spec: &Value) -> Result<Validated, InvalidCache> {
         let object = json!({"apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
             "metadata": {"name": "ci", "namespace": "shop", "uid": "u-1"}, "spec": spec});
-        let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+        let internal = ["sum.corp.example".to_owned()];
+        let defaults = Defaults::parse("https://origin.example", "sum.example https://sum.corp.example/db", &[], &internal).unwrap();
         validate(&serde_json::from_value(object).unwrap(), &Bundles::default(), &defaults, "registry.example/proxy:1")
     }
 
@@ -265,5 +270,14 @@ mod tests {
         for version in ["v1.2.3", "v1.2.3-rc.1", "v2.0.0+incompatible"] {
             assert_eq!(said(json!({"deny": [format!("evil.example/m@{version}")]})), None, "{version}");
         }
+    }
+
+    #[test]
+    fn a_database_on_an_internal_host_of_the_installation_may_have_private_addresses() {
+        let valid = validated(&json!({"upstreams": [{"url": "https://modules.example", "redirectHosts": ["files.example"]}]})).unwrap();
+        let internal: Vec<(&str, bool)> = valid.needs.iter().map(|(host, need)| (host.as_str(), need.internal)).collect();
+        assert_eq!(internal, [("files.example", false), ("modules.example", false), ("sum.corp.example", true)]);
+        let named = ["files.example", "modules.example", "sum.corp.example"].map(|host| valid.names_host(host));
+        assert_eq!(named, [true, true, false]);
     }
 }

@@ -182,6 +182,12 @@ impl Chain {
         }
     }
 
+    /// Whether the checksum database itself may have a private address.
+    #[cfg(test)]
+    pub(super) fn database_is_internal(&self) -> Option<bool> {
+        self.sumdb.as_ref().map(|sumdb| sumdb.direct().internal)
+    }
+
     /// All that are asked for something, the checksum database itself the last.
     fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter().chain(self.sumdb.as_ref().map(Sumdb::direct))

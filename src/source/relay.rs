@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use url::Url;
 
 use super::upstream::Upstream;
 use super::{Check, FetchError, Fetched, SUMDB, Wanted};
-use crate::config::{self, ChecksumDatabase, Fallback, ProxyConfig, Timeouts};
+use crate::config::{self, ChecksumDatabase, Fallback, PinnedHost, ProxyConfig, Resolution, Timeouts};
 use crate::gomod::SumdbPath;
 
 /// How long the one who was found is asked. An upstream may cease to relay, or begin to.
@@ -57,8 +58,10 @@ impl Sumdb {
             Some(url) => url.clone(),
             None => format!("https://{}", database.name).parse().map_err(|e| format!("checksumDatabase.name: {e}"))?,
         };
-        // A database on the host of an internal upstream, or on plain http, is as internal as that.
-        let internal = config.upstreams.iter().any(|u| u.internal && u.url.host() == url.host());
+        // A database on the host of an internal upstream is as internal as that. The URL of one that has its own is the operator's
+        // word, who pins private addresses only where they are allowed.
+        let internal = database.url.is_some() && is_allowed(&config.resolution, &url)
+            || config.upstreams.iter().any(|u| u.internal && u.url.host() == url.host());
         let direct = make(&config::Upstream {
             url,
             fallback: Fallback::OnNotFound,
@@ -171,4 +174,42 @@ impl Relay {
 
 fn wanted(path: String, check: Check) -> Wanted {
     Wanted { path, endpoint: SUMDB, is_private: false, is_ahead: false, check, file: None }
+}
+
+/// Without TLS also before its host has an address: or the whole configuration would be refused for it.
+fn is_allowed(resolution: &Resolution, url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_pinned = |hosts: &[PinnedHost]| hosts.iter().any(|pin| pin.host.eq_ignore_ascii_case(host));
+    matches!(resolution, Resolution::Pinned { hosts } if url.scheme() == "http" || is_pinned(hosts))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::source::Chain;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn a_database_with_a_url_of_its_own_may_have_the_private_addresses_that_are_pinned_for_it() {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let is_internal = |url: &str, pinned: &str, upstreams: &str| {
+            let database = format!("checksumDatabase: {{name: sum.example, mode: Relay{url}}}");
+            let text = format!("version: 1\n{upstreams}{database}\nresolution: {pinned}\n");
+            let config = ProxyConfig::parse(&text).unwrap();
+            let chain = Chain::new(&config, &BTreeMap::new(), &Arc::new(Metrics::new().unwrap()), &Arc::default());
+            chain.map(|chain| chain.database_is_internal())
+        };
+        let (secure, plain) = (", url: 'https://sum.corp.example/db'", ", url: 'http://sum.corp.example'");
+        let pinned = |host: &str| format!("{{mode: Pinned, hosts: [{{host: {host}, addresses: [10.0.0.7]}}]}}");
+        assert_eq!(is_internal(secure, &pinned("sum.corp.example"), ""), Ok(Some(true)));
+        assert_eq!(is_internal(secure, &pinned("a.example"), ""), Ok(Some(false)));
+        assert_eq!(is_internal("", &pinned("sum.example"), ""), Ok(Some(false)), "a name alone is nobody's word for that");
+        assert_eq!(is_internal(plain, &pinned("a.example"), ""), Ok(Some(true)));
+        assert_eq!(is_internal(secure, "{mode: System}", ""), Ok(Some(false)));
+        let upstreams = "upstreams: [{url: 'https://sum.corp.example/go', internal: true}]\n";
+        assert_eq!(is_internal(secure, "{mode: System}", upstreams), Ok(Some(true)));
+    }
 }

@@ -31,10 +31,11 @@ fn every_value_does_something() {
     let digest = format!("sha256:{}", "0".repeat(64));
     let (image, proxy) = (format!("image.digest={digest}"), format!("proxyImage.digest={digest}"));
     // Each with what must be on for it to matter.
-    let settings: [(&str, &[&str]); 31] = [
+    let settings: [(&str, &[&str]); 32] = [
         ("goproxy=https://other.corp.example", &[]),
         ("gosumdb=off", &[]),
         ("redirectHosts={files.corp.example}", &[]),
+        ("internalHosts={modules.corp.example}", &[]),
         ("nameServers={10.96.0.10:53}", &[]),
         ("monitoringNamespaces={monitoring}", &[]),
         ("allowSecretsWithoutHosts=true", &[]),
@@ -133,6 +134,7 @@ fn a_wrong_value_is_named_with_what_it_must_be() {
         ("nameServers={10.96.0.10}", "\"10.96.0.10\" must be address:port, such as 10.96.0.10:53"),
         ("nameServers=10.96.0.10:53", "at '/nameServers': got string, want array"),
         ("redirectHosts={https://files.corp.example}", "at '/redirectHosts/0'"),
+        ("internalHosts={https://modules.corp.example}", "at '/internalHosts/0'"),
         ("monitoringNamespaces={Monitoring}", "at '/monitoringNamespaces/0'"),
         ("allowSecretsWithoutHosts=1", "at '/allowSecretsWithoutHosts': got number, want boolean"),
         ("resources.memory=1Gi", "at '/resources': additional properties 'memory' not allowed"),

@@ -67,6 +67,9 @@ GOSUMDB: {{ .Values.gosumdb | quote }}
 {{- with .Values.redirectHosts }}
 GOMODCACHE_REDIRECT_HOSTS: {{ join "," . | quote }}
 {{- end }}
+{{- with .Values.internalHosts }}
+GOMODCACHE_INTERNAL_HOSTS: {{ join "," . | quote }}
+{{- end }}
 {{- if ne (toString .Values.maxConcurrentRollouts) "1" }}
 GOMODCACHE_MAX_CONCURRENT_ROLLOUTS: {{ .Values.maxConcurrentRollouts | quote }}
 {{- end }}

@@ -23,7 +23,7 @@ fn validated(spec: &str) -> Validated {
         "metadata": {"name": "ci", "namespace": "shop", "uid": "u-1"}, "spec": spec,
     }))
     .unwrap();
-    let defaults = Defaults::parse("https://origin.example", "sum.example", &[]).unwrap();
+    let defaults = Defaults::parse("https://origin.example", "sum.example", &[], &[]).unwrap();
     validate(&cache, &Bundles::default(), &defaults, "registry.example/proxy:1").unwrap()
 }
 

@@ -198,7 +198,7 @@ async fn a_cache_that_gets_an_image_of_its_own_gives_back_its_turn_by_a_live_vie
         "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
         "metadata": {"name": "own", "namespace": "shop", "uid": "u"}, "spec": {"image": OLD},
     });
-    let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+    let defaults = Defaults::parse("https://origin.example", "off", &[], &[]).unwrap();
     let valid = validate(&serde_json::from_value(cache).unwrap(), &Bundles::default(), &defaults, NEW).unwrap();
     let memory = view::Memory { watched: Watched::default(), polls: Polls::new(Pace::new(None)) };
     let applied = |paused: bool| Applied { deployment: Some(deployment("own", OLD, &since(7))), paused, ..Applied::default() };
@@ -219,7 +219,7 @@ async fn pods_that_a_user_asked_for_are_a_roll_out_until_all_are_there_and_none_
     use crate::operator::{ca_bundles::Bundles, defaults::Defaults, pace::Pace, polled::Polls, validate::validate, view, watched::Watched};
     let (client, bodies) = granting();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+    let defaults = Defaults::parse("https://origin.example", "off", &[], &[]).unwrap();
     let memory = view::Memory { watched: Watched::default(), polls: Polls::new(Pace::new(None)) };
     let (view, rollouts, survey) = (View { client: &client, memory: &memory, live: true }, rollouts(1), Survey::default());
     let end = async |turn: Turn, condition: &Value, changes: &Value| {

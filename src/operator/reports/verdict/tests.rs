@@ -16,7 +16,7 @@ fn cache(spec: &Value) -> Validated {
         "apiVersion": "gomodcache.io/v1alpha1", "kind": "GoModuleCache",
         "metadata": {"name": "ci", "namespace": "shop", "uid": "u-1"}, "spec": spec,
     });
-    let defaults = Defaults::parse("https://origin.example", "off", &[]).unwrap();
+    let defaults = Defaults::parse("https://origin.example", "off", &[], &[]).unwrap();
     validate(&serde_json::from_value(object).unwrap(), &Bundles::default(), &defaults, "registry.example/proxy:1").unwrap()
 }
 
