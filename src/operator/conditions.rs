@@ -99,12 +99,19 @@ pub(crate) fn egress(resolved: &Resolved, cache: &Validated) -> Verdict {
         };
         format!("{host}: {count} private address(es) are not opened; {remedy}")
     });
-    let all: Vec<String> = refused.chain(unresolved).collect();
+    let services = resolved.services.iter().map(|(host, address)| {
+        format!(
+            "{host} is a Service of this cluster, and most network plugins let no NetworkPolicy open its own address {address}: make it headless (clusterIP: None), which leads to the ports of its pods, or name a host outside of the cluster's Services, such as a load balancer"
+        )
+    });
+    let all: Vec<String> = refused.chain(unresolved).chain(services).collect();
     let message = join(all.iter().map(String::as_str));
     if !resolved.refused.is_empty() {
         (false, "AddressNotAllowed", message)
     } else if !resolved.unresolved.is_empty() {
         (false, "HostNotResolved", message)
+    } else if !resolved.services.is_empty() {
+        (false, "ServiceNotReachable", message)
     } else {
         (true, "Pinned", format!("{} host(s) are open", resolved.pins.len()))
     }
@@ -247,5 +254,10 @@ mod tests {
             assert!(said(host).ends_with("set internal: true on the upstream if it is yours"), "{}", said(host));
         }
         assert!(said("sum.corp.example").contains("GOMODCACHE_INTERNAL_HOSTS"), "{}", said("sum.corp.example"));
+
+        let services = vec![("athens.tools.svc".to_owned(), [10, 96, 0, 7].into())];
+        let (is_true, reason, message) = egress(&Resolved { services, ..Resolved::default() }, &cache);
+        assert_eq!((is_true, reason), (false, "ServiceNotReachable"));
+        assert!(["athens.tools.svc", "10.96.0.7", "headless"].iter().all(|words| message.contains(words)), "{message}");
     }
 }

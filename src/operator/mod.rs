@@ -7,6 +7,7 @@
 mod apply;
 mod build;
 mod ca_bundles;
+mod cluster_services;
 mod compare;
 mod conditions;
 mod controller;
@@ -217,6 +218,8 @@ async fn look(context: &Context, cache: &GoModuleCache, live: bool) -> Result<Op
     let Some((image, kept, turn)) = rollouts.begin(view, metrics, &valid).await? else { return Ok(None) };
     let valid = validate::Validated { guests, beyond, image, kept, ..valid };
     let resolved = egress.resolve(&uid, &valid.needs, &referenced.pinned).await;
+    let services = cluster_services::among(view, &settings.scope, &valid, &resolved).await?;
+    let resolved = egress::Resolved { services, ..resolved };
     let credentials = credentials::collect(
         &namespace,
         &valid.wanted,

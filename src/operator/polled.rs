@@ -1,4 +1,4 @@
-//! What no watch may show, so that it is asked for again and again: Secrets, and ConfigMaps of the users'. Each object once, however
+//! What no watch may show, so that it is asked for again and again: Secrets, and ConfigMaps and Services of the users'. Each object once, however
 //! many caches name it, and all of a kind together no more often than [`PER_SECOND`].
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -31,6 +31,8 @@ pub(crate) struct Polls {
     pub secrets: Polled<Secret>,
     /// The ConfigMaps that users write.
     pub bundles: Polled<ConfigMap>,
+    /// The Services that upstreams are.
+    pub services: Polled<Service>,
     /// The StorageClasses.
     pub classes: Classes,
 }
@@ -41,7 +43,13 @@ impl Polls {
     pub(crate) fn new(pace: Pace) -> Self {
         let period = pace.of(PERIOD);
         let classes = Classes { period, known: tokio::sync::Mutex::default() };
-        Self { credentials: Polled::new(period), secrets: Polled::new(period), bundles: Polled::new(period), classes }
+        Self {
+            credentials: Polled::new(period),
+            secrets: Polled::new(period),
+            bundles: Polled::new(period),
+            services: Polled::new(period),
+            classes,
+        }
     }
 }
 

@@ -109,4 +109,13 @@ impl View<'_> {
         let polled = &self.memory.polls.bundles;
         if self.live { polled.read(self.client, namespace, name).await } else { polled.look(self.client, namespace, name).await }
     }
+
+    /// A user's Service.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(crate) async fn service(self, namespace: &str, name: &str) -> Result<Option<Service>, kube::Error> {
+        let polled = &self.memory.polls.services;
+        if self.live { polled.read(self.client, namespace, name).await } else { polled.look(self.client, namespace, name).await }
+    }
 }

@@ -48,3 +48,29 @@ async fn a_host_without_an_address_or_with_a_private_one_is_reported_and_gets_no
         assert!(policy.data["spec"]["policyTypes"].to_string().contains("Egress"));
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_is_a_service_with_an_address_of_its_own_is_named_and_a_headless_one_is_fine() {
+    let Some(stage) = stage("services").await else { return };
+    let service = |name: &str, headless: bool| {
+        let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+        if headless {
+            service["spec"]["clusterIP"] = json!("None");
+        }
+        service
+    };
+    for (name, headless) in [("own", false), ("pods", true)] {
+        stage.apply(&service(name, headless)).await;
+        let host = format!("{name}.{}.svc", stage.namespace);
+        let address = stage.get("Service", name).await.unwrap().data["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        dns::set(&host, if headless { "10.1.2.3" } else { &address });
+        stage.cache(name, &json!({"upstreams": [{"url": format!("http://{host}/go"), "internal": true}]})).await;
+        let expected = if headless { ("True", "Pinned") } else { ("False", "ServiceNotReachable") };
+        stage
+            .eventually(&format!("{host} is {expected:?}"), async || {
+                let (status, reason, message) = stage.condition(name, "EgressReady").await;
+                (status.as_str(), reason.as_str()) == expected && (headless || message.contains(&host) && message.contains(&address))
+            })
+            .await;
+    }
+}

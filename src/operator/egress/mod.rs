@@ -37,6 +37,8 @@ pub(crate) struct Resolved {
     pub unresolved: Vec<String>,
     /// Hosts and how many of their addresses were dropped as private.
     pub refused: Vec<(String, usize)>,
+    /// Hosts that are Services of the cluster, with their addresses, to which a policy opens no way. Found out after the rest.
+    pub services: Vec<(String, IpAddr)>,
     /// When to look again.
     pub next: Option<Duration>,
 }
