@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, LocalObjectReference, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
-    Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, LocalObjectReference,
+    PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -19,6 +19,8 @@ use crate::report::config_digest;
 const USER: i64 = 65532;
 /// Seconds that a pod stays bound to a node that is not heard of.
 const NODE_LOST: i64 = 30;
+/// For how long a pod takes connections after SIGTERM; what it drains afterwards has the rest of its 30 s.
+const LINGER: (&str, &str) = ("GOMODCACHE_LINGER", "4s");
 
 /// A pod template that stays as it is stored, with its label [`PODS_MADE`].
 #[derive(Clone)]
@@ -178,6 +180,10 @@ fn container(cache: &Validated, resources: Option<ResourceRequirements>) -> Cont
         image: Some(cache.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(args.map(str::to_owned).into()),
+        // Of several pods the Service sends connections to one that ends, for a moment. Past a proxy of another release, too, which
+        // may not know the setting.
+        env: (cache.sharing.replicas > 1)
+            .then(|| vec![EnvVar { name: LINGER.0.to_owned(), value: Some(LINGER.1.to_owned()), value_from: None }]),
         ports: Some(vec![container_port("http", HTTP_PORT), container_port("admin", ADMIN_PORT)]),
         resources: Some(resources.unwrap_or_else(default_resources)),
         readiness_probe: Some(probe("/readyz", 2)),

@@ -161,7 +161,9 @@ fn pods_share_a_volume_only_as_far_as_its_claim_lets_them() {
     for (spec, claim, strategy, replicas) in table {
         let prepared = prepared_over(spec, &claim);
         let deployment = prepared.deployment.spec.unwrap();
-        let are_spread = deployment.template.spec.unwrap().topology_spread_constraints.is_some();
+        let pod = deployment.template.spec.unwrap();
+        let are_spread = pod.topology_spread_constraints.is_some();
+        assert_eq!(pod.containers[0].env.is_some(), replicas > 1, "one that ends goes on to take connections");
         let seen = (deployment.strategy.unwrap().type_.unwrap(), deployment.replicas.unwrap(), are_spread);
         assert_eq!(seen, (strategy.to_owned(), replicas, replicas > 1), "{spec} {:?}", claim.spec);
         let is_as_it_should = match prepared.budget {
