@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::process::NewOperator;
 use super::proxies::{Proxy, make_ready, on_no_node};
-use super::stage::{Stage, stage_alone};
+use super::stage::{Stage, stage, stage_alone};
 use super::storage::provide;
 use super::{await_children, without_names};
 
@@ -176,7 +176,7 @@ async fn a_new_image_stops_at_the_first_cache_that_does_not_become_ready_until_a
 
 #[tokio::test]
 async fn a_cache_is_not_ready_with_its_old_pods_while_its_user_asks_for_others() {
-    let Some(stage) = stage_alone("asked").await else { return };
+    let Some(stage) = stage("asked").await else { return };
     let class = format!("many-{}", stage.namespace);
     stage
         .apply(&json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": class}, "provisioner": "tests.example/none"}))
