@@ -22,6 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// That the database was away is old news after this time, if nobody asked it since.
 const AWAY: Duration = Duration::from_secs(600);
 
+/// How many hashes are remembered that the volume may not have.
+const MAX_FIRST: u64 = 4_096;
+/// For how long, so that who takes one off the volume need not restart the process.
+const FIRST: Duration = Duration::from_secs(3600);
+
 /// What is known of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -45,6 +50,8 @@ pub(super) struct Verify {
     metrics: Arc<Metrics>,
     /// When and why the database could not be asked, unless it answered since.
     away: Mutex<Option<(Instant, String)>>,
+    /// What was seen first a while ago, by path: the volume may not have it yet, or take no more.
+    first: moka::sync::Cache<String, Box<str>>,
 }
 
 /// A look-up that runs beside the download. Dropping it stops it.
@@ -67,7 +74,10 @@ impl Verify {
             None => None,
         };
         let when_unavailable = settings.map(|settings| settings.when_unavailable).unwrap_or_default();
-        Ok(Self { database, mode, private, when_unavailable, store: store.clone(), metrics: Arc::clone(metrics), away: Mutex::default() })
+        let anew = || moka::sync::Cache::builder().max_capacity(MAX_FIRST).time_to_live(FIRST).build();
+        let first = before.map_or_else(anew, |before| before.first.clone());
+        let (store, metrics) = (store.clone(), Arc::clone(metrics));
+        Ok(Self { database, mode, private, when_unavailable, store, metrics, away: Mutex::default(), first })
     }
 
     /// Whether a module must not be named to anybody outside. Never a toolchain, as Go has it: nobody else has those, and
@@ -165,18 +175,23 @@ impl Verify {
         let file = self.first_seen(request);
         let (store, of) = (self.store.clone(), file.clone());
         let first = tokio::task::spawn_blocking(move || store.read_state(&of)).await;
-        match first.unwrap_or_else(|stopped| Err(stopped.into())) {
-            Ok(Some((first, _))) if first == hash.as_bytes() => Verdict::Good,
-            Ok(Some((first, _))) => {
-                let first = String::from_utf8_lossy(&first);
-                Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed"))
-            }
-            Err(error) => Verdict::Pending(format!("what this cache saw of it first can't be read: {error}")),
-            Ok(None) => {
+        let kept = match first.unwrap_or_else(|stopped| Err(stopped.into())) {
+            Ok(kept) => kept,
+            Err(error) => return Verdict::Pending(format!("what this cache saw of it first can't be read: {error}")),
+        };
+        let path = request.escaped();
+        let first = match kept {
+            Some((kept, _)) => String::from_utf8_lossy(&kept).into(),
+            // The volume may take no more, and the version may change all the same.
+            None => {
                 self.store.commit_later(Bytes::copy_from_slice(hash.as_bytes()), file);
-                Verdict::Good
+                self.first.get_with_by_ref(path.as_str(), || hash.into())
             }
+        };
+        if *first == *hash {
+            return Verdict::Good;
         }
+        Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed"))
     }
 
     fn first_seen(&self, request: &Request) -> PathBuf {

@@ -148,3 +148,16 @@ async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
     expect_whole(&stage, "v1.2.0").await;
     expect_kept(&stage, "v1.2.0").await;
 }
+
+/// And it is what no database vouches for.
+#[tokio::test]
+async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream =
+        Upstream::start(|asked: &Asked| if asked.is("zip") { Answer::ok(zip("v1.0.0", LONG - asked.before)) } else { honest(asked) }).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    eventually("a volume that nobody writes", async || volume.remount("ro")).await;
+    assert!(stage.tea("v1.0.0.zip").await.is(&zip("v1.0.0", LONG)));
+    let got = stage.tea("v1.0.0.zip").await;
+    assert!(got.body.is_none() && upstream.take_seen().len() == 2, "{got:?}");
+}
