@@ -47,6 +47,9 @@ struct ProxyArgs {
     /// Configuration file. Without it the upstreams are the environment's GOPROXY and GOSUMDB, or what `go env` says.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Hosts to which the environment's upstreams may redirect; a configuration file says it of each upstream.
+    #[arg(long, env = "GOMODCACHE_REDIRECT_HOSTS", value_delimiter = ',')]
+    redirect_hosts: Vec<String>,
     /// How long to go on accepting connections after SIGTERM, until a Service has heard of it.
     #[arg(long, env = "GOMODCACHE_LINGER", default_value = "0s", value_parser = duration)]
     linger: Duration,
@@ -168,6 +171,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 cache_dir: args.cache_dir.map_or_else(default_cache_dir, Ok)?,
                 cache_limit: args.cache_limit,
                 config: args.config,
+                redirect_hosts: args.redirect_hosts,
                 config_versions: Versions::of(args.config_versions),
                 linger: args.linger,
             };

@@ -87,7 +87,7 @@ pub(super) struct InUse {
 impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
-            let (config, credentials) = from_environment(settings.listen).await?;
+            let (config, credentials) = from_environment(settings.listen, &settings.redirect_hosts).await?;
             let sources = Sources::new(config, credentials, None, &lasting, None).map_err(Error::Source)?;
             let live = Self {
                 sources: ArcSwap::from_pointee(sources),

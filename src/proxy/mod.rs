@@ -62,6 +62,8 @@ pub struct Settings {
     pub cache_limit: Option<u64>,
     /// A [`crate::config::ProxyConfig`] file. Absent: the environment's `GOPROXY` and `GOSUMDB`, else `go env`.
     pub config: Option<PathBuf>,
+    /// Hosts to which the environment's upstreams may redirect. A configuration file says it of each upstream.
+    pub redirect_hosts: Vec<String>,
     /// The versions of that file that are read.
     pub config_versions: Versions,
     /// How long to go on accepting connections when the token is cancelled, until everybody has heard of it.

@@ -33,14 +33,17 @@ pub enum EnvironmentError {
 }
 
 /// Reads the environment. Where nothing is kept from proxies (`GONOPROXY`), they are internal: whoever runs the proxy alone
-/// chose them.
+/// chose them. GOPROXY has no place for the hosts that an upstream may redirect to, so that `redirect_hosts` are those of each.
 ///
 /// # Errors
 /// See [`EnvironmentError`].
-pub async fn from_environment(listen: SocketAddr) -> Result<(ProxyConfig, Credentials), EnvironmentError> {
+pub async fn from_environment(listen: SocketAddr, redirect_hosts: &[String]) -> Result<(ProxyConfig, Credentials), EnvironmentError> {
     // What `go env` says includes the default, which is GOPRIVATE.
     let not_for_proxies = globs(&variable("GONOPROXY").await.unwrap_or_default());
-    let upstreams = parse_goproxy(&variable("GOPROXY").await?, listen, not_for_proxies.is_empty())?;
+    let mut upstreams = parse_goproxy(&variable("GOPROXY").await?, listen, not_for_proxies.is_empty())?;
+    let redirect_hosts: Vec<String> =
+        redirect_hosts.iter().map(|host| host.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).collect();
+    upstreams.iter_mut().for_each(|upstream| upstream.redirect_hosts.clone_from(&redirect_hosts));
     let checksum_database = match variable("GOSUMDB").await {
         Ok(text) => parse_gosumdb(&text)?,
         Err(error) => {

@@ -106,8 +106,16 @@ impl Stage {
         let mut stage = Self::start(config).await;
         stage.process.kill().unwrap();
         stage.process.wait().unwrap();
-        (stage.process, stage.url, stage.admin) = spawn(stage.folder.path(), &stage.cache, args).await;
+        (stage.process, stage.url, stage.admin) = spawn(stage.folder.path(), &stage.cache, None, args).await;
         stage
+    }
+
+    /// By GOPROXY, and without a configuration file.
+    pub(crate) async fn alone(goproxy: &str, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let (process, url, admin) = spawn(folder.path(), &cache, Some(goproxy), args).await;
+        Self { process, url, admin, folder, cache }
     }
 
     /// With its cache on a file system of its own.
@@ -122,7 +130,7 @@ impl Stage {
     async fn in_folder(folder: tempfile::TempDir, cache: PathBuf, config: &ProxyConfig, prepare: impl FnOnce(&Path)) -> Self {
         write_config(folder.path(), config);
         prepare(folder.path());
-        let (process, url, admin) = spawn(folder.path(), &cache, &[]).await;
+        let (process, url, admin) = spawn(folder.path(), &cache, None, &[]).await;
         Self { process, url, admin, folder, cache }
     }
 
@@ -136,7 +144,7 @@ impl Stage {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         prepare(self.folder.path());
-        (self.process, self.url, self.admin) = spawn(self.folder.path(), &self.cache, &[]).await;
+        (self.process, self.url, self.admin) = spawn(self.folder.path(), &self.cache, None, &[]).await;
     }
 
     pub(crate) fn configure(&self, config: &ProxyConfig) {
@@ -275,21 +283,23 @@ fn write_config(folder: &Path, config: &ProxyConfig) {
     std::fs::write(folder.join("config/proxy.yaml"), text).unwrap();
 }
 
-async fn spawn(folder: &Path, cache: &Path, args: &[&str]) -> (Child, String, String) {
+async fn spawn(folder: &Path, cache: &Path, goproxy: Option<&str>, args: &[&str]) -> (Child, String, String) {
     let log = std::fs::File::create(folder.join("log")).unwrap();
+    let mut process = Command::new("sh");
     // With as few descriptors as a container has at first, whatever this machine allows.
-    let process = Command::new("sh")
+    process
         .args(["-c", "ulimit -S -n 1024 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gomodcache")])
         .args(["proxy", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--cache-dir"])
         .arg(cache)
-        .arg("--config")
-        .arg(folder.join("config/proxy.yaml"))
         .args(args)
         // A secret must not be in any log that a user can turn on.
         .env("RUST_LOG", "trace")
-        .stderr(Stdio::from(log))
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::from(log));
+    match goproxy {
+        Some(goproxy) => process.envs([("GOPROXY", goproxy), ("GOSUMDB", "off")]),
+        None => process.arg("--config").arg(folder.join("config/proxy.yaml")),
+    };
+    let process = process.spawn().unwrap();
     let (mut modules, mut admin) = (String::new(), String::new());
     eventually("the proxy's addresses in its log", async || {
         let log = std::fs::read_to_string(folder.join("log")).unwrap();

@@ -113,6 +113,17 @@ async fn a_redirect_to_a_host_that_is_not_declared_is_refused_with_the_line_to_a
     assert!(!stage.has("v1.0.0.zip"));
 }
 
+/// Without a configuration file, which would have a place for it.
+#[tokio::test]
+async fn a_proxy_that_runs_alone_follows_redirects_to_the_hosts_of_its_command_line() {
+    let (upstream, _store, _config) = pair(|_| Answer::ok(zip("v1.0.0", 100))).await;
+    for (args, status) in [(vec!["--redirect-hosts", "127.0.0.2"], 200), (vec![], 502)] {
+        let stage = Stage::alone(&upstream.url(), &args).await;
+        let got = stage.tea("v1.0.0.zip").await;
+        assert_eq!(got.status, status, "{got:?}");
+    }
+}
+
 /// Port 1 of the loopback network: nobody listens there.
 #[tokio::test]
 async fn a_store_that_is_away_is_named_and_is_no_fault_of_the_upstream_that_redirects_to_it() {
