@@ -89,14 +89,14 @@ impl Cache {
 
     /// Answers a request; `path` is how it was spelled, and how memory will know the answer.
     pub(super) async fn answer(self: &Arc<Self>, request: &Arc<Request>, path: &str, on_miss: OnMiss<'_>) -> (Answer, Outcome) {
-        let epoch = self.memory.epoch();
+        let forgotten = self.memory.forgotten();
         let policy = self.live.policy();
         if let Some(refusal) = policy.refusal(request) {
             return (Answer::Error(refusal), Outcome::Denied);
         }
         let (answer, outcome) = self.answer_allowed(&policy, request, on_miss).await;
         if let Answer::Hot(hot) = &answer {
-            self.memory.insert(path, Arc::clone(hot), epoch);
+            self.memory.insert(path, Arc::clone(hot), forgotten);
         }
         (answer, outcome)
     }

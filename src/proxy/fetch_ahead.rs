@@ -39,7 +39,7 @@ impl Ahead {
 impl Cache {
     /// Fetches an immutable object that nobody asked for yet. Nothing of a failure is remembered.
     pub(super) async fn fetch_ahead(self: &Arc<Self>, request: &Arc<Request>) -> Ahead {
-        let (epoch, policy) = (self.memory.epoch(), self.live.policy());
+        let (forgotten, policy) = (self.memory.forgotten(), self.live.policy());
         let minimum_age = request.module().and_then(|module| policy.minimum_age(module));
         if policy.refusal(request).is_some() {
             return Ahead::Absent;
@@ -77,7 +77,7 @@ impl Cache {
             Ok(Content::Small(bytes)) => {
                 // An `.info` that may be too young is judged when it is asked for.
                 if wants_bytes || minimum_age.is_none() {
-                    self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()), epoch);
+                    self.memory.insert(&path, Arc::new(Hot::immutable(bytes.clone(), request, &file).unread()), forgotten);
                 }
                 Ahead::Fetched(wants_bytes.then_some(bytes))
             }

@@ -90,14 +90,21 @@ impl Hot {
 /// The objects, at most [`CAPACITY`] bytes of them.
 pub(super) struct Memory {
     objects: moka::sync::Cache<Box<str>, Arc<Hot>>,
+    /// How many configurations there were that may have answered differently.
     epoch: AtomicU64,
+    /// How often all was forgotten.
+    forgotten: AtomicU64,
 }
 
 impl Memory {
     pub(super) fn new() -> Self {
         #[allow(clippy::borrowed_box, reason = "the signature that the cache calls")]
         let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.weight()).unwrap_or(u32::MAX);
-        Self { objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(), epoch: AtomicU64::new(0) }
+        Self {
+            objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(),
+            epoch: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
+        }
     }
 
     /// What a request of this path is answered with, if it is here and fresh.
@@ -110,20 +117,31 @@ impl Memory {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Keeps an answer, unless everything was forgotten since the epoch in which it was made.
-    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>, epoch: u64) {
-        if hot.body.len() as u64 <= SMALL && hot.fresh_until.is_none_or(|until| until > Instant::now()) && epoch == self.epoch() {
+    /// How often everything was forgotten, for [`Memory::insert`].
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
+    }
+
+    /// Keeps an answer, unless everything was forgotten since it was begun: `forgotten` is from before.
+    pub(super) fn insert(&self, path: &str, hot: Arc<Hot>, forgotten: u64) {
+        if hot.body.len() as u64 <= SMALL && hot.fresh_until.is_none_or(|until| until > Instant::now()) && forgotten == self.forgotten() {
             self.objects.insert(path.into(), hot);
             // Forgotten between the question and the insertion.
-            if epoch != self.epoch() {
+            if forgotten != self.forgotten() {
                 self.objects.invalidate(path);
             }
         }
     }
 
-    /// Forgets everything: a new configuration may answer differently.
+    /// Begins another epoch, and forgets everything: a new configuration may answer differently.
     pub(super) fn clear(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.forget();
+    }
+
+    /// Forgets everything, some of which was broken on the disk. What is being downloaded is not.
+    pub(super) fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
         self.objects.invalidate_all();
     }
 }
@@ -161,11 +179,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_an_old_configuration_is_not_kept() {
-        let (memory, epoch) = (Memory::new(), Memory::new().epoch());
-        memory.clear();
-        memory.insert("/x", Arc::new(Hot::immutable(Bytes::new(), &request("/x.example/@v/v1.0.0.mod"), Path::new("/c"))), epoch);
-        assert!(memory.get("/x", Instant::now()).is_none());
+    fn an_answer_from_before_everything_was_forgotten_is_not_kept() {
+        let memory = Memory::new();
+        for (forget, epochs) in [(Memory::clear as fn(&Memory), 1), (Memory::forget, 0)] {
+            let (epoch, before) = (memory.epoch(), memory.forgotten());
+            forget(&memory);
+            memory.insert("/x", Arc::new(Hot::immutable(Bytes::new(), &request("/x.example/@v/v1.0.0.mod"), Path::new("/c"))), before);
+            assert!(memory.get("/x", Instant::now()).is_none());
+            assert_eq!(memory.epoch(), epoch + epochs, "a broken object makes no download useless");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn scrub(store: &Store, memory: &Memory, metrics: &Metrics, stop: &CancellationT
             known = report.findings.len();
             metrics.quarantined.inc_by(report.findings.last().map_or(0, |finding| u64::from(finding.quarantined)));
             // What is broken on disk is broken in memory, too.
-            memory.clear();
+            memory.forget();
         }
         let until = Instant::now() + Duration::from_secs(length) / RATE;
         while Instant::now() < until && !stop.is_cancelled() {
