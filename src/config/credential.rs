@@ -1,7 +1,8 @@
 //! One key of the credentials directory.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 /// One credential, as stored under a `credential.<name>` key of the credentials directory (JSON).
@@ -43,6 +44,18 @@ impl CredentialSecret {
         let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
         #[allow(clippy::cast_possible_truncation, reason = "seconds since 1970")]
         (claims.exp > 0.0).then_some(claims.exp as i64)
+    }
+
+    /// The value of the header that it is sent in, which is not printed either; nothing if it can't stand in one.
+    #[must_use]
+    pub fn header(&self) -> Option<HeaderValue> {
+        let text = match self {
+            Self::Basic { username, password } => format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
+            Self::Token(token) => format!("Bearer {token}"),
+        };
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

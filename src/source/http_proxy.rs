@@ -1,11 +1,9 @@
 //! The HTTP proxy of a configuration, as every upstream's client uses it.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use url::Url;
 
-use crate::config::{Credential, CredentialSecret, HttpProxy};
+use crate::config::{Credential, HttpProxy};
 
 /// A proxy and what it wants to hear.
 #[derive(Clone, Debug)]
@@ -55,12 +53,5 @@ fn header(name: &str, host: &str, credential: Option<&Credential>) -> Result<Hea
     if !credential.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)) {
         return Err(format!("httpProxy: the credential {name} may not be sent to {host}: its owner must list it"));
     }
-    let text = match &credential.secret {
-        CredentialSecret::Basic { username, password } => format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
-        CredentialSecret::Token(token) => format!("Bearer {token}"),
-    };
-    let value = HeaderValue::from_str(&text);
-    let mut value = value.map_err(|_| format!("httpProxy: the credential {name} can't stand in a header"))?;
-    value.set_sensitive(true);
-    Ok(value)
+    credential.secret.header().ok_or_else(|| format!("httpProxy: the credential {name} can't stand in a header"))
 }

@@ -4,8 +4,6 @@ use std::error::Error as _;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{RequestBuilder, Response};
@@ -16,7 +14,7 @@ use super::http_proxy::Through;
 use super::resolve::ResolveError;
 use super::upstream::Upstream;
 use super::{Class, Fault};
-use crate::config::{Credential, CredentialSecret};
+use crate::config::Credential;
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -142,13 +140,7 @@ impl Upstream {
         if !credential.hosts.iter().any(|host| host.eq_ignore_ascii_case(&self.host)) {
             return Err(auth(format!("the credential {name} may not be sent to this host: its owner must list it")));
         }
-        let text = match &credential.secret {
-            CredentialSecret::Basic { username, password } => format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))),
-            CredentialSecret::Token(token) => format!("Bearer {token}"),
-        };
-        let mut value = HeaderValue::from_str(&text).map_err(|_| auth(format!("the credential {name} can't stand in a header")))?;
-        value.set_sensitive(true);
-        Ok(value)
+        credential.secret.header().ok_or_else(|| auth(format!("the credential {name} can't stand in a header")))
     }
 
     /// The URL of a path.

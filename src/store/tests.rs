@@ -1,0 +1,101 @@
+use super::*;
+
+fn open(folder: &Path) -> Store {
+    Store::open(folder, None, &Arc::new(Metrics::new().unwrap())).unwrap()
+}
+
+fn info(version: &str) -> Request {
+    Request::Info(ModulePath::new("corp.example/A").unwrap(), Version::new(version).unwrap())
+}
+
+#[test]
+fn immutable_and_mutable_objects_are_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let below = |request: &Request| store.path(request).strip_prefix(folder.path()).unwrap().to_owned();
+    assert_eq!(below(&info("v1.0.0")), Path::new("corp.example/!a/@v/v1.0.0.info"));
+    assert_eq!(below(&info("main")), Path::new(".gomodcache/mutable/corp.example/!a/@v/main.info"));
+    let list = Request::List(ModulePath::new("corp.example/A").unwrap());
+    assert_eq!(below(&list), Path::new(".gomodcache/mutable/corp.example/!a/@v/list"));
+}
+
+#[tokio::test]
+async fn only_tags_are_listed_from_what_is_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let versions = ["v1.1.0", "v1.0.0", "v0.0.0-20240102030405-abcdefabcdef"];
+    let commits = versions.map(|version| store.commit_bytes(Bytes::from_static(b"{}"), store.path(&info(version))));
+    futures::future::try_join_all(commits).await.unwrap();
+    assert_eq!(store.cached_versions(&ModulePath::new("corp.example/A").unwrap()), ["v1.0.0", "v1.1.0"]);
+}
+
+#[tokio::test]
+async fn a_visible_zip_has_its_hash_and_what_is_dropped_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let to = folder.path().join("corp.example/!a/@v/v1.0.0.zip");
+    let growing = Arc::new(store.growing().unwrap());
+    growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
+    store.commit_zip(growing, "h1:x".to_owned(), to.clone()).await.unwrap();
+    assert_eq!((fs::read(&to).unwrap(), fs::read(to.with_extension("ziphash")).unwrap()), (b"zip".to_vec(), b"h1:x".to_vec()));
+    let dropped = Arc::new(store.growing().unwrap());
+    dropped.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
+    drop(dropped);
+    while fs::read_dir(store.state_dir().join("tmp")).unwrap().count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn small_objects_are_read_whole_and_long_ones_are_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.commit_bytes(Bytes::from_static(b"12345"), folder.path().join("x")).await.unwrap();
+    assert!(matches!(store.read(&folder.path().join("x"), 5), Ok(Some(Object::Small(bytes))) if bytes == "12345"));
+    assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
+    assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
+    assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
+}
+
+#[test]
+fn what_is_no_plain_file_of_the_folder_is_not_there() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(folder.path());
+    let (secret, below) = (elsewhere.path().join("secret"), folder.path().join("a/@v"));
+    fs::write(&secret, "hunter2").unwrap();
+    fs::create_dir_all(&below).unwrap();
+    std::os::unix::fs::symlink(&secret, below.join("link.mod")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("b")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", below.join("zero.info")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(below.join("pipe.mod")).status().unwrap().success());
+    for path in ["a/@v/link.mod", "b/secret", "a/@v/zero.info", "a/@v/pipe.mod", "a/@v", "a/../../secret"] {
+        let path = folder.path().join(path);
+        assert!(matches!(store.read(&path, 100), Ok(None)), "{}", path.display());
+        assert!(matches!(store.read_state(&path), Ok(None)), "{}", path.display());
+    }
+    assert!(store.read(&secret, 100).is_err(), "it is not below the folder");
+}
+
+#[test]
+fn what_may_stay_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("x/newest");
+    for (new, newest) in [("5", "5"), ("3", "5"), ("7", "7")] {
+        // It commits before it ends.
+        open(folder.path()).commit_later_unless(Bytes::from(new), to.clone(), move |there| there >= new.as_bytes());
+        assert_eq!(fs::read_to_string(&to).unwrap(), newest);
+    }
+    assert_eq!(fs::read_dir(open(folder.path()).state_dir().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn only_an_old_temporary_file_is_removed_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let tmp = open(folder.path()).state_dir().join("tmp");
+    let (young, old) = (tmp.join("young"), tmp.join("old"));
+    fs::write(&young, "x").unwrap();
+    let file = File::create(&old).unwrap();
+    file.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60)).unwrap();
+    drop(open(folder.path()));
+    assert!(young.exists() && !old.exists());
+}
