@@ -85,7 +85,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_come_back(names in prop::collection::vec(("[a-z]{1,3}\\.example/[B-Z]{1,3}x", "v[0-9]\\.[0-9]\\.0", any::<bool>()), 0..5), end in "\r?\n") {
+        // Three letters may be the name of a device, such as prn, which is no path.
+        fn lines_come_back(names in prop::collection::vec(("[a-z]{1,2}\\.example/[B-Z]{1,3}x", "v[0-9]\\.[0-9]\\.0", any::<bool>()), 0..5), end in "\r?\n") {
             let mut text = String::new();
             for (path, version, go_mod) in &names {
                 let hash = hash_go_mod(path.as_bytes());

@@ -16,8 +16,8 @@ use super::open::{plain_file, read_at_most};
 use super::tiles::has_record;
 use crate::gomod::{Lookup, MAX_GO_MOD_BYTES, ModulePath, Request, SumdbPath, Version, VersionInfo, hash_go_mod, hash_zip};
 
-/// More than an `.info` file or a look-up has.
-const MAX_INFO: u64 = 1 << 20;
+/// What an upstream may send as an `.info` file; a look-up is shorter.
+const MAX_INFO: u64 = 16 << 20;
 /// More than a hash has.
 const MAX_HASH: u64 = 1 << 10;
 

@@ -158,6 +158,7 @@ async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() 
     let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
     eventually("a volume that nobody writes", async || volume.remount("ro")).await;
     assert!(stage.tea("v1.0.0.zip").await.is(&zip("v1.0.0", LONG)));
+    eventually("it was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
     let got = stage.tea("v1.0.0.zip").await;
     assert!(got.body.is_none() && upstream.take_seen().len() == 2, "{got:?}");
 }
