@@ -1,5 +1,5 @@
-//! What no watch may show, so that it is asked for again and again: Secrets, and ConfigMaps and Services of the users'. Each object once, however
-//! many caches name it, and all of a kind together no more often than [`PER_SECOND`].
+//! What no watch may show, so that it is asked for again and again: Secrets, and ConfigMaps and Services of the users'. Each object
+//! once, however many caches name it, and all of a kind together no more often than [`PER_SECOND`].
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -14,7 +14,7 @@ use super::{Check, Class, FetchError, Fetched, Wanted};
 /// What one try leaves to the next one.
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
-    /// There was one.
+    /// It was let through before.
     pub(super) is_retry: bool,
     /// The strong entity tag of what the bytes that are here are the beginning of.
     tag: Option<HeaderValue>,

@@ -37,8 +37,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Takes up where the volume left off. Blocks. Each key has a folder of its own there: under another one none of it could be proven,
-    /// and the newest tree of one says nothing about that of another.
+    /// Takes up where the volume left off. Blocks. Each key has a folder of its own there: under another one none of it could be
+    /// proven, and the newest tree of one says nothing about that of another.
     #[must_use]
     pub fn new(verifier: Verifier, store: Store) -> Self {
         let folder = store.sumdb_dir(&format!("{}+{:08x}", verifier.name(), verifier.hash()));
