@@ -50,6 +50,9 @@ struct ProxyArgs {
     /// Hosts to which the environment's upstreams may redirect; a configuration file says it of each upstream.
     #[arg(long, env = "GOMODCACHE_REDIRECT_HOSTS", value_delimiter = ',')]
     redirect_hosts: Vec<String>,
+    /// How long from one scrub of the cache to the next; 0s: none. The first is 30 min after the start, or this if it is shorter.
+    #[arg(long, env = "GOMODCACHE_SCRUB_EVERY", default_value = "24h", value_parser = duration)]
+    scrub_every: Duration,
     /// How long to go on accepting connections after SIGTERM, until a Service has heard of it.
     #[arg(long, env = "GOMODCACHE_LINGER", default_value = "0s", value_parser = duration)]
     linger: Duration,
@@ -173,6 +176,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 config: args.config,
                 redirect_hosts: args.redirect_hosts,
                 config_versions: Versions::of(args.config_versions),
+                scrub_every: args.scrub_every,
                 linger: args.linger,
             };
             proxy::run(settings, telemetry::on_signal()?).await?;

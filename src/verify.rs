@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::store::{Report, Scrub};
+use crate::store::{Observer, Report, Scrub};
 
 const PROGRESS: Duration = Duration::from_millis(500);
 
@@ -25,24 +25,32 @@ pub enum Output {
 pub fn verify(cache_dir: &Path, quarantine: bool, output: Output, out: &mut dyn Write) -> std::io::Result<bool> {
     let scrub = Scrub::new(cache_dir, quarantine)
         .map_err(|error| std::io::Error::new(error.kind(), format!("can't read the cache folder {}: {error}", cache_dir.display())))?;
-    let mut err = std::io::stderr();
-    let shows = err.is_terminal();
-    let mut shown = Instant::now();
-    let report = scrub.run(&mut |report, _| {
-        if shows && shown.elapsed() > PROGRESS {
-            shown = Instant::now();
-            let _nobody_watches = write!(err, "\r{} objects, {:.1} MiB read", report.objects, mebibytes(report.bytes));
-        }
-        true
-    });
-    if shows {
-        let _nobody_watches = write!(err, "\r\x1b[K");
+    let mut progress = Progress { shows: std::io::stderr().is_terminal(), shown: Instant::now() };
+    let report = scrub.run(&mut progress);
+    if progress.shows {
+        let _nobody_watches = write!(std::io::stderr(), "\r\x1b[K");
     }
     match output {
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(std::io::Error::other)?)?,
         Output::Text => write_text(&report, out)?,
     }
     Ok(report.findings.is_empty())
+}
+
+/// On a terminal, how far it is.
+struct Progress {
+    shows: bool,
+    shown: Instant,
+}
+
+impl Observer for Progress {
+    fn seen(&mut self, report: &Report, _length: u64) -> bool {
+        if self.shows && self.shown.elapsed() > PROGRESS {
+            self.shown = Instant::now();
+            let _nobody_watches = write!(std::io::stderr(), "\r{} objects, {:.1} MiB read", report.objects, mebibytes(report.bytes));
+        }
+        true
+    }
 }
 
 fn write_text(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {

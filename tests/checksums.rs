@@ -65,6 +65,10 @@ struct Cache {
 }
 
 async fn cache(upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
+    cache_that_scrubs("24h", upstream, folder, gosumdb).await
+}
+
+async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
         .args(["proxy", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--cache-dir"])
@@ -72,6 +76,7 @@ async fn cache(upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
         // The http entry is never asked: it makes the database's host an internal one.
         .env("GOPROXY", format!("file://{},http://127.0.0.1:1", upstream.display()))
         .env("GOSUMDB", gosumdb)
+        .env("GOMODCACHE_SCRUB_EVERY", every)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -213,4 +218,35 @@ async fn what_the_database_said_and_the_disk_has_damaged_is_asked_for_anew() {
         assert!(!text.contains("h1:X"));
         std::fs::write(&look_up, text.replace("h1:", "h1:X")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_was_kept_while_no_database_was_asked_is_judged_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("honest"), &[("v1.0.0", "package tea\n"), ("v1.1.0", "package tea\n")]);
+    let lying = folder.path().join("up");
+    upstream(&lying, &[("v1.0.0", "package tea // and more\n"), ("v1.1.0", "package tea\n")]);
+    let cached = folder.path().join("cache");
+    {
+        let cache = cache(&lying, &cached, "off").await;
+        for version in ["v1.0.0", "v1.1.0"] {
+            assert_eq!(cache.get(&format!("{version}.zip")).await.0, 200);
+            assert!(is_kept(&cached, &format!("{version}.zip")).await);
+        }
+    }
+    let (_database, address, key) = database(folder.path(), &sums);
+    let cache = cache_that_scrubs("1s", &lying, &cached, &format!("{key} http://{address}")).await;
+    let (quarantine, look_ups) = (cached.join(".gomodcache/quarantine"), database_folder(&cached, &key).join("lookup/corp.example"));
+    let judged = || quarantine.join("corp.example/!tea/@v/v1.0.0.zip").exists() && look_ups.join("!tea@v1.1.0").exists();
+    for _ in 0..200 {
+        if judged() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(judged(), "a scrub asks the database");
+    let (status, text) = cache.get("v1.0.0.zip").await;
+    assert!(status == 502 && text.contains("the checksum database says h1:"), "{status} {text}");
+    assert!(cached.join("corp.example/!tea/@v/v1.1.0.zip").exists(), "what the database vouches for stays");
+    assert_eq!(cache.get("v1.1.0.zip").await.0, 200);
 }

@@ -66,6 +66,8 @@ pub struct Settings {
     pub redirect_hosts: Vec<String>,
     /// The versions of that file that are read.
     pub config_versions: Versions,
+    /// How long from one scrub of the cache to the next; none if zero. The first is half an hour after the start, or sooner if that is.
+    pub scrub_every: Duration,
     /// How long to go on accepting connections when the token is cancelled, until everybody has heard of it.
     pub linger: Duration,
 }
@@ -137,14 +139,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     health.set_ready(true);
     // The admin server outlives the drain, so that the last requests are still counted where someone can read them.
     let admin_shutdown = CancellationToken::new();
-    let Lasting { store, memory, journal, .. } = lasting;
-    let cache = Arc::new(Cache::new(store.clone(), Arc::clone(&live), Arc::clone(&memory)));
+    let Lasting { store, memory, journal, .. } = lasting.clone();
+    let cache = Arc::new(Cache::new(store.clone(), Arc::clone(&live), memory));
     let guard = Guard::new(Arc::clone(&live), settings.admin_listen.ip().is_loopback());
-    let report = report::router(Arc::clone(&live), store.clone(), guard.clone());
+    let report = report::router(Arc::clone(&live), store, guard.clone());
     let guarded = explain::router(Arc::clone(&cache), journal, guard).merge(report);
     let admin = tokio::spawn(serve_admin(admin, metrics.registry.clone(), health.clone(), guarded, admin_shutdown.clone()));
     let watcher = tokio::spawn(Arc::clone(&live).watch(shutdown.clone()));
-    let scrubber = tokio::spawn(scrubber::run(store, memory, Arc::clone(&metrics), shutdown.clone()));
+    let scrubber = tokio::spawn(scrubber::run(lasting, live, settings.scrub_every, shutdown.clone()));
     let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));
     let ahead = tokio::spawn(Arc::clone(&look_ahead).run(shutdown.clone()));
     let service = server::Service {

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
-pub use scrub::{Finding, Report, Scrub};
+pub use scrub::{Finding, Observer, Report, Scrub};
 pub use tiles::kept_tile;
 
 use crate::gomod::semver::compare_for_list;

@@ -5,7 +5,7 @@
 //! anew: nothing is served that is known to be broken, and nothing is destroyed that someone may want to look at.
 //!
 //! A database's key is not at hand here. Its look-ups count if they were proven when they came, and if their record stands in a
-//! tile that was: that of a damaged one does not.
+//! tile that was: that of a damaged one does not. Who can ask the database is an [`Observer`] and hears of what is left.
 
 use std::fs;
 use std::io::{self, BufReader};
@@ -46,6 +46,21 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+/// Who follows a scrub.
+pub trait Observer {
+    /// Nothing on the volume says what this zip or go.mod file should be. `h1` is what it is. Returns whether a checksum database
+    /// vouches for it.
+    ///
+    /// # Errors
+    /// The database says something else: the sentence is the finding.
+    fn vouches(&mut self, _request: &Request, _h1: &str) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    /// Hears of each object, and of its length in bytes; says whether to go on.
+    fn seen(&mut self, report: &Report, length: u64) -> bool;
+}
+
 /// A cache folder to be scrubbed.
 #[derive(Debug)]
 pub struct Scrub {
@@ -66,8 +81,8 @@ impl Scrub {
         Ok(Self { root: root.to_owned(), databases, quarantine })
     }
 
-    /// Reads every object. `seen` hears of each, and of its length, and says whether to go on. Blocks.
-    pub fn run(&self, seen: &mut dyn FnMut(&Report, u64) -> bool) -> Report {
+    /// Reads every object. Blocks.
+    pub fn run(&self, observer: &mut dyn Observer) -> Report {
         let mut report = Report::default();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
@@ -83,13 +98,13 @@ impl Scrub {
                 let length = entry.metadata().map(|metadata| metadata.len()).unwrap_or_default();
                 report.objects += 1;
                 report.bytes += length;
-                match self.check(&path, &request) {
+                match self.check(&path, &request, observer) {
                     Ok(vouched) => report.vouched += u64::from(vouched),
                     // Evicted or replaced while it was read.
                     Err(Problem::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(problem) => report.findings.push(self.found(&path, &problem)),
                 }
-                if !seen(&report, length) {
+                if !observer.seen(&report, length) {
                     return report;
                 }
             }
@@ -103,7 +118,7 @@ impl Scrub {
     }
 
     /// Whether an object is what its name says. The value says that a database vouches for it.
-    fn check(&self, path: &Path, request: &Request) -> Result<bool, Problem> {
+    fn check(&self, path: &Path, request: &Request, observer: &mut dyn Observer) -> Result<bool, Problem> {
         match request {
             Request::Zip(module, version) => {
                 let h1 = hash_zip(BufReader::new(plain_file(path)?), module, version).map_err(|error| match error {
@@ -118,7 +133,7 @@ impl Scrub {
                     read => read?,
                 };
                 same(&h1, beside.trim(), "the .ziphash beside it")?;
-                self.check_sum(request, &h1, module, version)
+                self.check_sum(request, &h1, module, version, observer)
             }
             Request::Mod(module, version) => {
                 let file = read_at_most(path, MAX_GO_MOD_BYTES)?;
@@ -128,7 +143,7 @@ impl Scrub {
                 if file.is_empty() {
                     return Err(wrong("it is empty, and every go.mod file names its module"));
                 }
-                self.check_sum(request, &hash_go_mod(&file), module, version)
+                self.check_sum(request, &hash_go_mod(&file), module, version, observer)
             }
             Request::Info(_, version) => {
                 let info =
@@ -139,7 +154,14 @@ impl Scrub {
         }
     }
 
-    fn check_sum(&self, request: &Request, h1: &str, module: &ModulePath, version: &Version) -> Result<bool, Problem> {
+    fn check_sum(
+        &self,
+        request: &Request,
+        h1: &str,
+        module: &ModulePath,
+        version: &Version,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, Problem> {
         let lookup = SumdbPath::Lookup(module.clone(), version.clone()).escaped();
         let mut contradiction = None;
         for database in &self.databases {
@@ -154,6 +176,9 @@ impl Scrub {
                     Err(problem) => contradiction = Some(problem),
                 }
             }
+        }
+        if observer.vouches(request, h1).map_err(Problem::Wrong)? {
+            return Ok(true);
         }
         if let Some(problem) = contradiction {
             return Err(problem);
@@ -271,8 +296,17 @@ mod tests {
         format!("a.example/m v1.0.0 {zip}\na.example/m v1.0.0/go.mod {go_mod}\n")
     }
 
+    /// Who knows nothing, and goes on.
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn seen(&mut self, _report: &Report, _length: u64) -> bool {
+            true
+        }
+    }
+
     fn scrub(root: &Path) -> Report {
-        Scrub::new(root, true).unwrap().run(&mut |_, _| true)
+        Scrub::new(root, true).unwrap().run(&mut Nobody)
     }
 
     #[test]
@@ -355,7 +389,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         good(folder.path());
         put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module evil");
-        let report = Scrub::new(folder.path(), false).unwrap().run(&mut |_, _| true);
+        let report = Scrub::new(folder.path(), false).unwrap().run(&mut Nobody);
         assert!(!report.findings[0].quarantined && folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
     }
 }

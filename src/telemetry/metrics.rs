@@ -117,7 +117,11 @@ impl Metrics {
                 &["credential", "host"],
             )?,
             look_ahead: counters("gomodcache_look_ahead_total", "Objects fetched before a client asked.", &["endpoint", "result"])?,
-            verifications: counters("gomodcache_verifications_total", "Downloads by the verdict on them.", &["verdict"])?,
+            verifications: counters(
+                "gomodcache_verifications_total",
+                "Downloads, and what a scrub asks about, by the verdict on them.",
+                &["verdict"],
+            )?,
             cache_bytes: gauge("gomodcache_cache_bytes", "Bytes on disk.")?,
             cache_limit_bytes: gauge("gomodcache_cache_limit_bytes", "Bytes that the cache may hold; 0 if the file system has no size.")?,
             cache_objects: gauge("gomodcache_cache_objects", "Files on disk.")?,

@@ -1,4 +1,4 @@
-//! A volume that takes no more: what is on it is served, and what is not passes through.
+//! A volume that takes no more: what is on it is served, and what is not passes through. And one that damages what it has.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -161,4 +161,31 @@ async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() 
     eventually("it was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
     let got = stage.tea("v1.0.0.zip").await;
     assert!(got.body.is_none() && upstream.take_seen().len() == 2, "{got:?}");
+}
+
+#[tokio::test]
+async fn what_breaks_on_the_disk_is_found_while_the_proxy_runs_and_fetched_anew() {
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::with_args(&config(&[&upstream]), &["--scrub-every", "1s"]).await;
+    let files = ["v1.0.0.mod", "v1.0.0.zip"];
+    let mut whole = Vec::new();
+    for file in files {
+        whole.push(stage.tea(file).await);
+        stage.kept(&format!("corp.example/!tea/@v/{file}")).await;
+        stage.kept(&format!(".gomodcache/first-seen/corp.example/!tea/@v/{file}")).await;
+    }
+    upstream.take_seen();
+    for file in files {
+        let path = stage.path("corp.example/!tea/@v").join(file);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    eventually("both moved away", async || stage.metric("gomodcache_quarantined_total", &[]).await >= 2.0).await;
+    for (file, whole) in files.into_iter().zip(whole) {
+        assert!(stage.path(".gomodcache/quarantine/corp.example/!tea/@v").join(file).exists(), "{file}");
+        assert_eq!(stage.tea(file).await.body, whole.body, "{file}");
+    }
+    assert_eq!(upstream.take_seen().len(), files.len(), "neither was served from memory");
 }
