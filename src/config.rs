@@ -23,7 +23,7 @@ pub use ca_bundle::check_ca_bundle;
 pub use checksum_database::{ChecksumDatabase, ChecksumMode, WhenUnavailable, is_database_name};
 pub use credential::{Credential, CredentialSecret};
 pub use http_proxy::HttpProxy;
-pub use resolution::{PRIVATE_RANGES, PinnedHost, Resolution, is_private};
+pub use resolution::{PRIVATE_RANGES, PinnedHost, Resolution, host_names, is_private};
 pub use timeouts::Timeouts;
 pub use versions::{Versions, file_name, version_of};
 

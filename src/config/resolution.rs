@@ -22,6 +22,12 @@ pub enum Resolution {
     },
 }
 
+/// A list of hosts from a command line, as they are looked up: in lower case and without a dot at the end. What is empty is left out.
+#[must_use]
+pub fn host_names(hosts: &[String]) -> Vec<String> {
+    hosts.iter().map(|host| host.trim().trim_end_matches('.').to_ascii_lowercase()).filter(|host| !host.is_empty()).collect()
+}
+
 impl Default for Resolution {
     fn default() -> Self {
         Self::System { private_addresses: false }
@@ -69,6 +75,12 @@ pub fn is_private(address: IpAddr) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_are_named_as_they_are_looked_up() {
+        let said = [" Storage.Example.", "", " ", "b.example"].map(str::to_owned);
+        assert_eq!(host_names(&said), ["storage.example", "b.example"]);
+    }
 
     #[test]
     fn documentation_ranges_are_ordinary_and_private_ones_are_not() {

@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-use crate::config::{Fallback, Timeouts, Upstream};
+use crate::config::{Fallback, Timeouts, Upstream, host_names};
 
 /// What a cache gets that names nothing itself.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Defaults {
     /// # Errors
     /// An entry is no URL that a proxy may use.
     pub fn parse(goproxy: &str, gosumdb: &str, redirect_hosts: &[String], internal_hosts: &[String]) -> Result<Self, DefaultsError> {
-        let (redirect_hosts, internal_hosts) = (names(redirect_hosts), names(internal_hosts));
+        let (redirect_hosts, internal_hosts) = (host_names(redirect_hosts), host_names(internal_hosts));
         let is_internal = |url: &Url| url.scheme() == "http" || host_of(url).is_some_and(|host| internal_hosts.contains(&host));
         let mut upstreams = Vec::new();
         for (i, part) in goproxy.split_inclusive([',', '|']).enumerate() {
@@ -72,11 +72,6 @@ impl Defaults {
         });
         Ok(Self { upstreams, checksum_database })
     }
-}
-
-/// As they are looked up.
-fn names(hosts: &[String]) -> Vec<String> {
-    hosts.iter().map(|host| host.trim().trim_end_matches('.').to_ascii_lowercase()).filter(|host| !host.is_empty()).collect()
 }
 
 /// The host as it is looked up: lower case, an IPv6 address without brackets.

@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use crate::config::{
     CONFIG_VERSION, ChecksumDatabase, ChecksumMode, Credential, CredentialSecret, Fallback, HttpProxy, LookAhead, Policy, ProxyConfig,
-    Resolution, Timeouts, Upstream, WhenUnavailable, is_database_name,
+    Resolution, Timeouts, Upstream, WhenUnavailable, host_names, is_database_name,
 };
 use crate::sumdb::verifier;
 
@@ -41,8 +41,7 @@ pub async fn from_environment(listen: SocketAddr, redirect_hosts: &[String]) -> 
     // What `go env` says includes the default, which is GOPRIVATE.
     let not_for_proxies = globs(&variable("GONOPROXY").await.unwrap_or_default());
     let mut upstreams = parse_goproxy(&variable("GOPROXY").await?, listen, not_for_proxies.is_empty())?;
-    let redirect_hosts: Vec<String> =
-        redirect_hosts.iter().map(|host| host.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).collect();
+    let redirect_hosts = host_names(redirect_hosts);
     upstreams.iter_mut().for_each(|upstream| upstream.redirect_hosts.clone_from(&redirect_hosts));
     let checksum_database = match variable("GOSUMDB").await {
         Ok(text) => parse_gosumdb(&text)?,
