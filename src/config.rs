@@ -243,6 +243,12 @@ impl ProxyConfig {
             .map_err(|e| ConfigError::Parse { path: PathBuf::from(CONFIG_FILE), reason: e.to_string() })
     }
 
+    /// The names of the credentials that it needs.
+    pub fn credentials(&self) -> impl Iterator<Item = &str> {
+        let of_proxy = self.http_proxy.iter().filter_map(|proxy| proxy.credential.as_deref());
+        self.upstreams.iter().filter_map(|upstream| upstream.credential.as_deref()).chain(of_proxy)
+    }
+
     /// The private modules' patterns. Case is ignored: a private path in another spelling must not leave either.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
-use super::mounted::{Look, Seen, naming, read_folder};
+use super::mounted::{Late, Look, Seen, naming, read_folder};
 use super::policy::Policy;
 use super::verify::Verify;
 use super::{Error, Settings};
@@ -202,7 +202,7 @@ impl Live {
     pub(super) async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         let Some(files) = &self.files else { return };
         let mut last = Seen { look: self.first_look.clone(), refused: self.refused().map(|_| Instant::now()) };
-        let mut unreadable = None;
+        let (mut unreadable, mut late) = (None, Late::default());
         // Beside the rest: a volume that hangs, or that is being counted, must not hold up a new password.
         let mut remembering = JoinSet::new();
         if self.refused().is_none() {
@@ -222,6 +222,10 @@ impl Live {
             };
             unreadable = None;
             if !last.calls_for(&look, Instant::now()) {
+                continue;
+            }
+            let lacks = look.config != last.look.config && look.lacks_credentials(&self.lasting.config_versions);
+            if late.waits(lacks, Instant::now()) {
                 continue;
             }
             let before = self.sources.load_full();
@@ -283,6 +287,12 @@ impl Look {
     fn names(&self) -> InUse {
         let generation = self.credentials.get(GENERATION_KEY).map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
         InUse { config: config_digest(&self.config), credentials: generation.unwrap_or_default() }
+    }
+
+    /// Whether it names a credential that is not there. One that can't be read is no better for waiting.
+    fn lacks_credentials(&self, versions: &Versions) -> bool {
+        let is_missing = |name: &str| !self.credentials.contains_key(&format!("{CREDENTIAL_KEY_PREFIX}{name}"));
+        ProxyConfig::parse_any(&self.config, versions).is_ok_and(|config| config.credentials().any(is_missing))
     }
 
     fn refused(&self, error: &str) -> Refused {

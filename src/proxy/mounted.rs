@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 /// After how long what was refused is tried again: the reason may have passed, and no file tells.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// How long a new configuration waits for a credential that it names. A ConfigMap and a Secret reach a pod one after the other, and
+/// without the one the other fails downloads that the configuration before had served.
+const LATE: Duration = Duration::from_secs(10);
+
 /// What one look at the files found.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Look {
@@ -26,6 +30,22 @@ impl Seen {
     /// Whether there is something to try: other files, or those that were refused a while ago.
     pub(super) fn calls_for(&self, look: &Look, now: Instant) -> bool {
         *look != self.look || self.refused.is_some_and(|refused| now.saturating_duration_since(refused) >= AGAIN)
+    }
+}
+
+/// Since when a new configuration has waited for its credentials.
+#[derive(Default)]
+pub(super) struct Late(Option<Instant>);
+
+impl Late {
+    /// Whether to go on waiting; `lacks` says that a credential is missing. After a no it begins anew.
+    pub(super) fn waits(&mut self, lacks: bool, now: Instant) -> bool {
+        let since = *self.0.get_or_insert(now);
+        let waits = lacks && now.saturating_duration_since(since) < LATE;
+        if !waits {
+            self.0 = None;
+        }
+        waits
     }
 }
 
@@ -69,6 +89,15 @@ mod tests {
         assert_eq!(read_folder(folder.path()).unwrap(), BTreeMap::from([("generation".to_owned(), b"g1".to_vec())]));
         std::os::unix::fs::symlink("nowhere", folder.path().join("credential.corp")).unwrap();
         assert!(read_folder(folder.path()).unwrap_err().to_string().contains("credential.corp: "));
+    }
+
+    #[test]
+    fn a_configuration_waits_for_its_credentials_and_not_for_ever() {
+        let (now, mut late) = (Instant::now(), Late::default());
+        assert!(!late.waits(false, now));
+        assert!(late.waits(true, now) && late.waits(true, now + LATE / 2) && !late.waits(true, now + LATE));
+        assert!(late.waits(true, now + 2 * LATE), "another one");
+        assert!(!late.waits(false, now + 2 * LATE) && late.waits(true, now + 4 * LATE));
     }
 
     #[test]

@@ -139,6 +139,33 @@ async fn a_credential_that_was_withdrawn_is_sent_no_more() {
 }
 
 #[tokio::test]
+async fn a_new_configuration_waits_for_the_credential_that_it_names_but_not_for_ever() {
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let named = |name: &str| {
+        let mut config = config(&[&upstream]);
+        config.upstreams[0].credential = Some(name.to_owned());
+        config
+    };
+    let before = report(&stage).await.config;
+    stage.configure(&named("corp"));
+    // Longer than the proxy takes to see it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(report(&stage).await.config, before);
+    assert_eq!(stage.tea("v1.0.0.info").await.status, 200, "the ConfigMap is here before the Secret");
+    write_credential(stage.folder(), "good", "first");
+    eventually("the credential", async || uses(&stage, "first").await).await;
+    assert_eq!(stage.tea("v1.1.0.info").await.status, 200);
+    assert_eq!(upstream.last().header("authorization"), Some(header("good").as_str()));
+
+    let before = report(&stage).await.config;
+    stage.configure(&named("nobodys"));
+    eventually("a configuration whose credential does not come", async || report(&stage).await.config != before).await;
+    let got = stage.tea("v1.2.0.info").await;
+    assert!(got.status == 502 && got.text().contains("the credential nobodys is missing"), "{got:?}");
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_read_are_no_new_configuration() {
     let upstream = Upstream::start(|asked: &Asked| {
         if asked.header("authorization") == Some(&header("good")) { honest(asked) } else { Answer::new("401 Unauthorized", "") }
