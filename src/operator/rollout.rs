@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -218,20 +219,22 @@ impl Rollouts {
             }
             note(&Api::namespaced(view.client.clone(), namespace), metrics, deployment, Value::Null).await?;
         }
-        let asked = if matches!(turn, Turn::None | Turn::Left) { lacking(valid, applied, survey) } else { None };
+        // Who waits keeps the image and gets all else that was asked for.
+        let asked = if matches!(turn, Turn::Rolling(_) | Turn::Paused) { None } else { lacking(valid, applied, survey) };
         let is_asked = asked.is_some();
+        let meanwhile = asked.as_ref().map(|why| format!(". Of the pods that its spec asks for: {why}")).unwrap_or_default();
         let verdict = match (turn, unproved.or(asked)) {
             (Turn::Waiting { stopped: false }, _) => (
                 false,
                 "WaitingForTurn",
                 format!(
-                    "a new proxy image or pod template rolls out, to {} cache(s) at a time; until it is this one's turn it keeps its pods with {image}",
+                    "a new proxy image or pod template rolls out, to {} cache(s) at a time; until it is this one's turn it keeps {image}{meanwhile}",
                     self.limits.at_once
                 ),
             ),
             (Turn::Waiting { stopped: true }, _) => {
                 let message = format!(
-                    "another cache did not become ready with the new proxy image or pod template, so this one keeps its pods with {image}; `kubectl get deployments -A -l {ROLLING_SINCE}` shows which: mend it, or give the operator another proxy image"
+                    "another cache did not become ready with the new proxy image or pod template, so this one keeps {image}; `kubectl get deployments -A -l {ROLLING_SINCE}` shows which: mend it, or give the operator another proxy image{meanwhile}"
                 );
                 (false, "RolloutStopped", message)
             }
@@ -338,7 +341,9 @@ fn lacking(valid: &Validated, applied: &Applied, survey: &Survey) -> Option<Stri
     let deployment = applied.deployment.as_ref()?;
     let (generation, status) = (valid.cache.meta().generation, valid.cache.status.as_ref());
     let mut conditions = status.into_iter().flat_map(|status| &status.conditions);
-    let was_complete = conditions.any(|c| c.type_ == ROLLED_OUT && c.status == "True" && c.observed_generation == generation);
+    // A cache that waits for its turn has not rolled out, and is ready when all is there but for that.
+    let is_complete = |condition: &Condition| [ROLLED_OUT, "Ready"].contains(&condition.type_.as_str()) && condition.status == "True";
+    let was_complete = conditions.any(|condition| is_complete(condition) && condition.observed_generation == generation);
     arrival::lacking(deployment, was_complete, &unavailable::why(applied, &survey.made))
 }
 

@@ -116,7 +116,8 @@ impl Live {
             Ok(sources) => sources,
             // A bad ConfigMap must not stop a restart.
             Err(error) => {
-                let Ok(text) = std::fs::read_to_string(&files.last_good) else {
+                let last_good = files.store.read_state(&files.last_good).ok().flatten();
+                let Some(text) = last_good.and_then(|(bytes, _)| String::from_utf8(bytes.to_vec()).ok()) else {
                     ProxyConfig::read(config)?;
                     return Err(Error::Source(error));
                 };
@@ -222,6 +223,7 @@ impl Live {
             };
             unreadable = None;
             if !last.calls_for(&look, Instant::now()) {
+                late = Late::default();
                 continue;
             }
             let lacks = look.config != last.look.config && look.lacks_credentials(&self.lasting.config_versions);

@@ -1,7 +1,6 @@
 //! Reads the whole cache once a day, slowly: a disk that lost a bit is found out before a build is. What was kept while no
 //! checksum database was asked is asked about now.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use super::live::{Lasting, Live};
 use super::verify::Verdict;
 use crate::gomod::Request;
 use crate::store::{Observer, Report, Scrub};
+use crate::sumdb::Missing;
 
 /// At most this long after the start: whatever restarts often must not read its disk all day.
 const FIRST: Duration = Duration::from_secs(1_800);
@@ -19,6 +19,8 @@ const FIRST: Duration = Duration::from_secs(1_800);
 const RATE: u32 = 16 << 20;
 /// After each question to the database; a volume that somebody filled may give cause for many.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How many questions of a scrub may be in vain, each for seconds, before there are no more. One that says 404 has answered.
+const MAX_VAIN: u32 = 30;
 
 /// Scrubs until the token is cancelled; never, if that is how often.
 pub(super) async fn run(lasting: Lasting, live: Arc<Live>, every: Duration, shutdown: CancellationToken) {
@@ -28,7 +30,7 @@ pub(super) async fn run(lasting: Lasting, live: Arc<Live>, every: Duration, shut
     let mut pause = every.min(FIRST);
     while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         pause = every;
-        let slow = Slow { lasting: lasting.clone(), live: Arc::clone(&live), stop: shutdown.clone(), known: 0, asks: true };
+        let slow = Slow { lasting: lasting.clone(), live: Arc::clone(&live), stop: shutdown.clone(), known: 0, in_vain: 0 };
         match tokio::task::spawn_blocking(move || scrub(slow)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "can't scrub the cache"),
@@ -40,7 +42,7 @@ pub(super) async fn run(lasting: Lasting, live: Arc<Live>, every: Duration, shut
 fn scrub(mut slow: Slow) -> std::io::Result<()> {
     let store = slow.lasting.store.clone();
     // Of several processes with this volume one is enough. The lock goes with the file.
-    let lock = File::create(store.state_dir().join("scrub.lock"))?;
+    let lock = store.lock_file("scrub.lock")?;
     if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         return Ok(());
     }
@@ -49,14 +51,15 @@ fn scrub(mut slow: Slow) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Counts, takes its time, and asks the database while it answers.
+/// Counts, takes its time, and asks the database.
 struct Slow {
     lasting: Lasting,
     live: Arc<Live>,
     stop: CancellationToken,
     /// How many findings were counted.
     known: usize,
-    asks: bool,
+    /// How many questions nobody answered.
+    in_vain: u32,
 }
 
 impl Slow {
@@ -72,14 +75,18 @@ impl Observer for Slow {
     fn vouches(&mut self, request: &Request, h1: &str) -> Result<bool, String> {
         // Those of now: a scrub takes hours.
         let (verify, chain) = (self.live.verify(), self.live.chain());
-        let Some(look_up) = self.asks.then(|| verify.look_up(request, &chain)).flatten() else { return Ok(false) };
-        let verdict = Handle::current().block_on(self.stop.run_until_cancelled(verify.judge(request, h1, Some(look_up))));
-        self.asks = verify.database_trouble().is_none();
+        let asks = self.in_vain < MAX_VAIN;
+        let Some(look_up) = asks.then(|| verify.look_up(request, &chain)).flatten() else { return Ok(false) };
+        let verdict = Handle::current().block_on(self.stop.run_until_cancelled(verify.judge_kept(request, h1, look_up)));
         self.rest(PAUSE);
         match verdict {
-            Some(Verdict::Good) => Ok(true),
-            Some(Verdict::Wrong(reason)) => Err(reason),
-            Some(Verdict::Pending(_)) | None => Ok(false),
+            Some(Ok(Verdict::Good)) => Ok(true),
+            Some(Ok(Verdict::Wrong(reason))) => Err(reason),
+            Some(Ok(Verdict::Pending(_)) | Err(Missing::Unknown)) | None => Ok(false),
+            Some(Err(_)) => {
+                self.in_vain += 1;
+                Ok(false)
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::connections::{UNREAD, Waits, accept};
 use crate::gomod::Request;
 use crate::telemetry::{Health, Metrics};
 
-/// How long running answers may take after SIGTERM; the pod's grace period is 30 s.
+/// How long running answers may take after SIGTERM; the pod's grace period is 30 s, and what is left of it is for what waits to be kept.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long a connection may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
@@ -68,8 +68,9 @@ pub(super) async fn serve(listener: TcpListener, service: Service, health: Healt
         closed.cancel();
     };
     let (connections, ()) = tokio::join!(accept(listener, Waits { head: HEAD, unread: UNREAD }, &closed, connect), close);
-    if tokio::time::timeout(DRAIN, connections.shutdown()).await.is_err() {
-        tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", DRAIN.as_secs());
+    let drain = DRAIN.saturating_sub(linger);
+    if tokio::time::timeout(drain, connections.shutdown()).await.is_err() {
+        tracing::warn!(in_flight = state.metrics.in_flight.get(), "answers were still running after {} s", drain.as_secs());
     }
 }
 

@@ -57,6 +57,18 @@ pub(super) struct Verify {
 /// A look-up that runs beside the download. Dropping it stops it.
 pub(super) struct LookUp(JoinSet<Result<Sums, Missing>>);
 
+impl LookUp {
+    /// What the database says, within [`PATIENCE`].
+    async fn answer(mut self) -> Result<Sums, Missing> {
+        match tokio::time::timeout(PATIENCE, self.0.join_next()).await {
+            Ok(Some(Ok(answer))) => answer,
+            Ok(Some(Err(error))) => Err(Missing::Unavailable(error.to_string())),
+            Ok(None) => Err(Missing::Unavailable("nobody was asked".to_owned())),
+            Err(_) => Err(Missing::Unavailable(format!("the checksum database did not answer within {} s", PATIENCE.as_secs()))),
+        }
+    }
+}
+
 impl Verify {
     /// A database that was there before goes on, with all that it has found out.
     pub(super) fn new(config: &ProxyConfig, store: &Store, metrics: &Arc<Metrics>, before: Option<&Self>) -> Result<Self, String> {
@@ -135,27 +147,35 @@ impl Verify {
             return Verdict::Good;
         }
         let verdict = match look_up {
-            Some(mut look_up) => match tokio::time::timeout(PATIENCE, look_up.0.join_next()).await {
-                Ok(Some(Ok(Ok(sums)))) => {
+            Some(look_up) => match look_up.answer().await {
+                Ok(sums) => {
                     *self.away() = None;
                     compare(request, hash, &sums)
                 }
                 // It may be minutes old; and the 404 of a relay proves nothing.
-                Ok(Some(Ok(Err(missing)))) => {
+                Err(missing) => {
                     *self.away() = (missing != Missing::Unknown).then(|| (Instant::now(), missing.to_string()));
                     Verdict::Pending(missing.to_string())
-                }
-                Ok(Some(Err(error))) => Verdict::Pending(error.to_string()),
-                Ok(None) => Verdict::Pending("nobody was asked".to_owned()),
-                Err(_) => {
-                    let silence = format!("the checksum database did not answer within {} s", PATIENCE.as_secs());
-                    *self.away() = Some((Instant::now(), silence.clone()));
-                    Verdict::Pending(silence)
                 }
             },
             None => self.compare_with_first(request, hash).await,
         };
-        let label = match &verdict {
+        self.count(request, &verdict);
+        verdict
+    }
+
+    /// The database's verdict on what was kept before anybody asked it.
+    ///
+    /// # Errors
+    /// Why there is none. It is not held against the database: nobody waits for this one.
+    pub(super) async fn judge_kept(&self, request: &Request, hash: &str, look_up: LookUp) -> Result<Verdict, Missing> {
+        let verdict = compare(request, hash, &look_up.answer().await?);
+        self.count(request, &verdict);
+        Ok(verdict)
+    }
+
+    fn count(&self, request: &Request, verdict: &Verdict) {
+        let label = match verdict {
             Verdict::Good => "good",
             Verdict::Wrong(reason) => {
                 tracing::error!(request = %request.escaped(), reason, "a download was not what it should be");
@@ -167,7 +187,6 @@ impl Verify {
             }
         };
         self.metrics.verifications.with_label_values(&[label]).inc();
-        verdict
     }
 
     /// For what no database vouches for: it must stay what it was.
@@ -184,8 +203,10 @@ impl Verify {
             Some((kept, _)) => String::from_utf8_lossy(&kept).into(),
             // The volume may take no more, and the version may change all the same.
             None => {
-                self.store.commit_later(Bytes::copy_from_slice(hash.as_bytes()), file);
-                self.first.get_with_by_ref(path.as_str(), || hash.into())
+                let first = self.first.get_with_by_ref(path.as_str(), || hash.into());
+                // Never this one's in its place, nor in that of what another process saw: a changed version would be the first.
+                self.store.commit_later_unless(Bytes::copy_from_slice(first.as_bytes()), file, |there| !there.is_empty());
+                first
             }
         };
         if *first == *hash {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use url::Url;
 
 use super::upstream::Upstream;
-use super::{Check, FetchError, Fetched, SUMDB, Wanted};
+use super::{Check, Class, Fault, FetchError, Fetched, SUMDB, Wanted};
 use crate::config::{self, ChecksumDatabase, Fallback, PinnedHost, ProxyConfig, Resolution, Timeouts};
 use crate::gomod::SumdbPath;
 
@@ -15,6 +15,8 @@ use crate::gomod::SumdbPath;
 const SURE: Duration = Duration::from_secs(600);
 /// The same if somebody before it could not be asked.
 const UNSURE: Duration = Duration::from_secs(60);
+/// How long one is waited for that does not say whether it relays.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long nobody looks again after all was in vain.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,8 @@ struct Found {
 struct Relay {
     upstream: Arc<Upstream>,
     prefix: String,
+    /// What was wrong with the one whose place it takes. It is believed while it answers.
+    instead: Option<Fault>,
 }
 
 impl Sumdb {
@@ -93,14 +97,25 @@ impl Sumdb {
             return Err(FetchError::Offline);
         }
         let relay = self.relay(upstreams).await?;
-        match relay.fetch(path).await {
+        match self.ask(&relay, path).await {
             // As modules are then asked of the next one.
             Err(FetchError::Fault(fault)) if relay.upstream.fallback == Fallback::OnError => {
                 self.forget(&relay);
                 let next = self.relay(upstreams).await?;
-                if Arc::ptr_eq(&next.upstream, &relay.upstream) { Err(fault.into()) } else { next.fetch(path).await }
+                if Arc::ptr_eq(&next.upstream, &relay.upstream) { Err(fault.into()) } else { self.ask(&next, path).await }
             }
             result => result,
+        }
+    }
+
+    async fn ask(&self, relay: &Relay, path: &str) -> Result<Bytes, FetchError> {
+        match (relay.fetch(path).await, &relay.instead) {
+            // It may not even be reachable from here: what has to be mended is the one before it.
+            (Err(FetchError::Fault(_)), Some(cause)) => {
+                self.forget(relay);
+                Err(cause.clone().into())
+            }
+            (result, _) => result,
         }
     }
 
@@ -110,35 +125,46 @@ impl Sumdb {
         if let Some(found) = known.as_ref().filter(|found| found.is_current()) {
             return found.relay.clone();
         }
-        let _looking = match (self.looking.try_lock(), known.and_then(|found| found.relay.ok())) {
+        let before = known.and_then(|found| found.relay.ok());
+        let _looking = match (self.looking.try_lock(), &before) {
             (Ok(looking), _) => looking,
-            (Err(_), Some(relay)) => return Ok(relay),
+            (Err(_), Some(relay)) => return Ok(relay.clone()),
             (Err(_), None) => self.looking.lock().await,
         };
         // Somebody may have looked meanwhile.
         if let Some(found) = self.found().as_ref().filter(|found| found.is_current()) {
             return found.relay.clone();
         }
-        let (relay, lasts) = self.look(upstreams).await;
+        let (relay, lasts) = match (self.look(upstreams).await, before) {
+            // One that works is not given up because another one has trouble.
+            ((Err(_), _), Some(before)) => (Ok(before), UNSURE),
+            (looked, _) => looked,
+        };
         *self.found() = Some(Found { relay: relay.clone(), until: Instant::now() + lasts });
         relay
     }
 
     /// Asks one upstream after the other whether it relays the database. Says how long to believe what came of it.
     async fn look(&self, upstreams: &[Arc<Upstream>]) -> (Result<Relay, FetchError>, Duration) {
-        let mut lasts = SURE;
+        let (mut lasts, mut instead) = (SURE, None);
         if !self.is_explicit {
             for upstream in upstreams.iter().filter(|u| u.url.scheme() != "file") {
                 let prefix = format!("sumdb/{}/", self.name);
-                match upstream.fetch(&wanted(format!("{prefix}supported"), Check::Text)).await {
-                    Ok(_) => return (Ok(Relay { upstream: Arc::clone(upstream), prefix }), lasts),
+                let question = wanted(format!("{prefix}supported"), Check::Text);
+                let silence = || {
+                    let reason = format!("did not say within {} s whether it relays the checksum database", PATIENCE.as_secs());
+                    Err(upstream.fault(Class::Timeout, reason).into())
+                };
+                match tokio::time::timeout(PATIENCE, upstream.fetch(&question)).await.unwrap_or_else(|_| silence()) {
+                    Ok(_) => return (Ok(Relay { upstream: Arc::clone(upstream), prefix, instead }), lasts),
                     Err(FetchError::Fault(fault)) if upstream.fallback == Fallback::OnNotFound => return (Err(fault.into()), IN_VAIN),
                     Err(FetchError::NotFound { .. }) => {}
+                    Err(FetchError::Fault(fault)) => (lasts, instead) = (UNSURE, Some(fault)),
                     Err(_) => lasts = UNSURE,
                 }
             }
         }
-        (Ok(Relay { upstream: Arc::clone(&self.direct), prefix: String::new() }), lasts)
+        (Ok(Relay { upstream: Arc::clone(&self.direct), prefix: String::new(), instead }), lasts)
     }
 
     /// The relay is at fault: another look is due, unless there was one since.
@@ -184,12 +210,16 @@ fn is_allowed(resolution: &Resolution, url: &Url) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::source::Chain;
+    use crate::source::upstream::Shared;
     use crate::telemetry::Metrics;
 
     #[test]
@@ -211,5 +241,50 @@ mod tests {
         assert_eq!(is_internal(secure, "{mode: System}", ""), Ok(Some(false)));
         let upstreams = "upstreams: [{url: 'https://sum.corp.example/go', internal: true}]\n";
         assert_eq!(is_internal(secure, "{mode: System}", upstreams), Ok(Some(true)));
+    }
+
+    /// Answers every question with this status; with none for 0.
+    async fn upstream(status: &Arc<AtomicU16>) -> Arc<Upstream> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let status = Arc::clone(status);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let status = status.load(Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let mut asked = [0; 4096];
+                    let _length = stream.read(&mut asked).await;
+                    if status == 0 {
+                        std::future::pending::<()>().await;
+                    }
+                    let answer = format!("HTTP/1.1 {status} Said\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                });
+            }
+        });
+        let (resolution, metrics, journal) = (Resolution::default(), Arc::new(Metrics::new().unwrap()), Arc::default());
+        let shared = Shared { resolution: &resolution, proxy: None, metrics: &metrics, journal: &journal };
+        let timeouts = Timeouts::default();
+        let (fallback, redirect_hosts) = (Fallback::OnNotFound, Vec::new());
+        let config = config::Upstream { url, fallback, credential: None, redirect_hosts, internal: true, ca_bundle: None, timeouts };
+        Arc::new(Upstream::new(&config, None, &shared).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_works_is_not_given_up_because_one_before_it_has_trouble() {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let (first, second) = (Arc::new(AtomicU16::new(404)), Arc::new(AtomicU16::new(200)));
+        let upstreams = [upstream(&first).await, upstream(&second).await];
+        let config = ProxyConfig::parse("version: 1\nchecksumDatabase: {name: sum.example, mode: Relay}\n").unwrap();
+        let sumdb = Sumdb::new(config.checksum_database.as_ref().unwrap(), &config, |_| Ok(Arc::clone(&upstreams[0]))).unwrap();
+        assert_eq!(sumdb.fetch("latest", &upstreams).await.unwrap(), "");
+        for trouble in [500, 0] {
+            first.store(trouble, Ordering::Relaxed);
+            sumdb.found().as_mut().unwrap().until = Instant::now();
+            assert_eq!(sumdb.fetch("latest", &upstreams).await.unwrap(), "", "{trouble}");
+        }
+        second.store(500, Ordering::Relaxed);
+        assert!(sumdb.fetch("latest", &upstreams).await.is_err());
     }
 }

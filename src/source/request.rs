@@ -50,15 +50,20 @@ impl Upstream {
 
     /// Goes on to where the upstream redirected: what is wrong there is no fault of the upstream's own host.
     async fn send_on(&self, url: &Url, headers: &HeaderMap, is_retry: bool) -> Result<Response, Fault> {
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        if host == self.host {
+            return self.send(url.clone(), headers).await;
+        }
         let began = Instant::now();
         if !is_retry {
-            self.beyond().admit(began).map_err(|wait| self.of(url, Fault { retry_after: Some(wait), ..self.held_back(wait) }))?;
+            let admitted = self.beyond(&host, |breaker| breaker.admit(began));
+            admitted.map_err(|wait| self.of(url, Fault { retry_after: Some(wait), ..self.held_back(wait) }))?;
         }
         let result = self.send(url.clone(), headers).await;
-        match &result {
-            Err(fault) if fault.class.is_silence() => self.beyond().failed(fault.began(began), Instant::now()),
-            _ => self.beyond().answered(),
-        }
+        self.beyond(&host, |breaker| match &result {
+            Err(fault) if fault.class.is_silence() => breaker.failed(fault.began(began), Instant::now()),
+            _ => breaker.answered(),
+        });
         result.map_err(|fault| self.of(url, fault))
     }
 

@@ -1,5 +1,6 @@
 //! One upstream: how often it is asked, what its status means, and what is counted.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -53,8 +54,8 @@ pub(super) struct Upstream {
     successor: OnceLock<Arc<Self>>,
     journal: Arc<Journal>,
     breaker: Mutex<Breaker>,
-    /// For the hosts that it redirects to.
-    beyond: Mutex<Breaker>,
+    /// For the hosts that it redirects to, which the configuration names.
+    beyond: Mutex<BTreeMap<String, Breaker>>,
 }
 
 impl Upstream {
@@ -261,8 +262,10 @@ impl Upstream {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn beyond(&self) -> MutexGuard<'_, Breaker> {
-        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Does something to the breaker of a host that it may redirect to.
+    pub(super) fn beyond<T>(&self, host: &str, work: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breakers = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        work(breakers.entry(host.to_owned()).or_default())
     }
 
     pub(super) fn fault(&self, class: Class, reason: String) -> Fault {

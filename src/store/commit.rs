@@ -15,9 +15,10 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::{oneshot, watch};
 
-use super::Growing;
 use super::ledger::{self, Room};
+use super::open::{own_file, read_at_most};
 use super::usage::Usage;
+use super::{Growing, MAX_STATE};
 
 /// What arrives within this time of each other shares its syncs.
 const GROUP: Duration = Duration::from_millis(100);
@@ -106,11 +107,15 @@ impl Committer {
             give_way();
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
-                let batch = on_volume(batch);
-                match account.reserve(batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room()))) {
-                    Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
-                    Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
+                let (batch, others) = on_volume(batch);
+                if !batch.is_empty() {
+                    match account.reserve(room_of(&batch)) {
+                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
+                        Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
+                    }
                 }
+                others.iter().for_each(|commit| account.make_way(commit.room()));
+                others.into_iter().for_each(|commit| answer(commit.done, Err(not_on_volume())));
                 waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };
@@ -225,12 +230,13 @@ fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64, group: Duration, long
     Some(batch)
 }
 
-/// Leaves out the zips that passed through memory: nothing must be evicted for them.
-fn on_volume(batch: Vec<Commit>) -> Vec<Commit> {
-    let is_on_it = |commit: &Commit| !matches!(&commit.content, Content::Zip(growing, _) if growing.path().is_none());
-    let (on_it, not): (Vec<_>, Vec<_>) = batch.into_iter().partition(is_on_it);
-    not.into_iter().for_each(|commit| answer(commit.done, Err(not_on_volume())));
-    on_it
+/// What is to become visible, and the zips that passed through memory: they can't be kept.
+fn on_volume(batch: Vec<Commit>) -> (Vec<Commit>, Vec<Commit>) {
+    batch.into_iter().partition(|commit| !matches!(&commit.content, Content::Zip(growing, _) if growing.path().is_none()))
+}
+
+fn room_of(batch: &[Commit]) -> Room {
+    batch.iter().fold(Room::default(), |room, commit| room.plus(commit.room()))
 }
 
 fn not_on_volume() -> io::Error {
@@ -335,7 +341,7 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
 fn rename(file: Staged, tmp: &Path, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
     let lock = file.unless.is_some().then(|| exclusive(tmp)).transpose()?;
     if let Some(may_stay) = &file.unless
-        && fs::read(&file.to).is_ok_and(|there| may_stay(&there))
+        && read_at_most(&file.to, MAX_STATE).is_ok_and(|there| may_stay(&there))
     {
         return Ok(Room::of(fs::metadata(file.temp.path())?.len()));
     }
@@ -355,7 +361,7 @@ fn rename(file: Staged, tmp: &Path, folders: &mut BTreeSet<PathBuf>, usage: &Usa
 
 /// A lock that only one process with this volume has. It goes with the file.
 fn exclusive(tmp: &Path) -> io::Result<File> {
-    let file = File::create(tmp.with_file_name("replace.lock"))?;
+    let file = own_file(&tmp.with_file_name("replace.lock"))?;
     ledger::lock(&file);
     Ok(file)
 }

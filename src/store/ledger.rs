@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::open::{own_file, plain_file};
+
 const FILE: &str = "usage";
 /// A file takes whole blocks of a disk.
 const BLOCK: u64 = 4096;
@@ -76,7 +78,7 @@ impl Ledger {
     /// Below the state folder, which need not be there yet.
     pub(super) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join(FILE);
-        let last = File::open(&path).ok().and_then(|file| read(&file).ok());
+        let last = plain_file(&path).ok().and_then(|file| read(&file).ok());
         let last = last.unwrap_or_default();
         Self { path, last: Mutex::new(last), was_counted: last.completed > 0 }
     }
@@ -95,7 +97,7 @@ impl Ledger {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Figures) -> T) -> (T, Figures) {
         let mut last = self.lock_last();
         // Not kept open: a file that is open for writing holds up whoever wants the volume read-only. Closing it unlocks it.
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path);
+        let file = own_file(&self.path);
         let file = file.inspect_err(|error| tracing::debug!(%error, "can't open the account of the volume")).ok();
         if let Some(file) = &file {
             lock(file);

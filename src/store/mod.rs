@@ -169,6 +169,14 @@ impl Store {
         Ok(self.root.file(path)?.map(|(file, _)| file))
     }
 
+    /// Opens a file of our own that is locked, and made if there is none. Blocks.
+    ///
+    /// # Errors
+    /// The disk's; something else stands in its place.
+    pub fn lock_file(&self, name: &str) -> io::Result<File> {
+        open::own_file(&self.state_dir().join(name))
+    }
+
     /// Reads a small file of our own, with the time at which it was written. Its use does not count. Blocks.
     ///
     /// # Errors

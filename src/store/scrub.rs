@@ -11,6 +11,8 @@ use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use rand::seq::SliceRandom;
+
 use super::STATE_DIR;
 use super::open::{plain_file, read_at_most};
 use super::tiles::has_record;
@@ -86,7 +88,10 @@ impl Scrub {
         let mut report = Report::default();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let mut entries: Vec<_> = fs::read_dir(&folder).into_iter().flatten().flatten().collect();
+            // In another order each time, so that what one scrub did not come to, another one does.
+            entries.shuffle(&mut rand::rng());
+            for entry in entries {
                 let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
                 if kind.is_dir() {
                     if path != self.root.join(STATE_DIR) {

@@ -77,6 +77,32 @@ fn what_is_no_plain_file_of_the_folder_is_not_there() {
 }
 
 #[test]
+fn pipes_and_links_in_the_place_of_our_own_files_hold_up_nothing_and_are_not_written_to() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let pipe = |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    drop(open(folder.path()));
+    let (newest, state) = (folder.path().join("x/newest"), folder.path().join(STATE_DIR));
+    fs::create_dir(folder.path().join("x")).unwrap();
+    pipe(&newest);
+    let _there_is_none_yet = fs::remove_file(state.join("usage"));
+    pipe(&state.join("usage"));
+    open(folder.path()).commit_later_unless(Bytes::from("7"), newest.clone(), |_| true);
+    assert_eq!(fs::read_to_string(&newest).unwrap(), "7", "it is a file in the pipe's place");
+
+    let others = elsewhere.path().join("others");
+    fs::write(&others, "hunter2").unwrap();
+    for name in ["usage", "scrub.lock"] {
+        let _there_is_none_yet = fs::remove_file(state.join(name));
+        std::os::unix::fs::symlink(&others, state.join(name)).unwrap();
+    }
+    let store = open(folder.path());
+    store.commit_later(Bytes::from("8"), newest.clone());
+    assert!(store.lock_file("scrub.lock").is_err());
+    drop(store);
+    assert_eq!((fs::read_to_string(&others).unwrap().as_str(), fs::read_to_string(&newest).unwrap().as_str()), ("hunter2", "8"));
+}
+
+#[test]
 fn what_may_stay_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("x/newest");

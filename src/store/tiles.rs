@@ -4,6 +4,7 @@ use std::fs;
 use std::iter;
 use std::path::Path;
 
+use super::open::read_at_most;
 use crate::gomod::{GO_TILE_HEIGHT, HASH_BYTES, Hash, Lookup, Tile, TileLevel};
 
 /// A tile, or as much as was asked for of a wider one in its place: every tree that is older than the newest one known is
@@ -22,7 +23,7 @@ pub fn kept_tile(database: &Path, tile: &Tile) -> Option<Vec<u8>> {
         width.is_some_and(|width| width >= tile.width())
     });
     iter::once(full).chain(partial.map(|entry| entry.path())).find_map(|file| {
-        let mut hashes = fs::read(file).ok().filter(|hashes| hashes.len() >= length)?;
+        let mut hashes = read_at_most(&file, length as u64).ok().filter(|hashes| hashes.len() >= length)?;
         hashes.truncate(length);
         Some(hashes)
     })

@@ -10,8 +10,9 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use super::{is_exhausted, new_temp};
 use crate::report::StorageTrouble;
 
-/// With less of the volume free, a small file that still fits proves nothing: the part is one in so many.
-const ROOM: u64 = 20;
+/// With less of the volume free, a small file that still fits proves nothing: the part is one in so many. It is less than what the
+/// cache's limit leaves free.
+const ROOM: u64 = 50;
 
 /// Whether a write has failed since the volume was last found to be well.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{StatVfs, statvfs};
+use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::STATE_DIR;
 use super::eviction::{Ghosts, Object, in_order, stamp};
@@ -171,6 +171,18 @@ impl Usage {
     /// There is none, like on a full disk: nothing is booked.
     pub(super) fn reserve(&self, incoming: Room) -> io::Result<Booking> {
         self.reserve_by(incoming, &|path| fs::remove_file(path))
+    }
+
+    /// Evicts as much as would have let something in that did not fit the volume, so that the next one does. What is the cache's own
+    /// is all that helps: where others fill the volume, and the cache is far below its limit, nothing goes. Blocks.
+    pub(super) fn make_way(&self, room: Room) {
+        if statvfs(self.inventory.root()).is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+            return;
+        }
+        // The reason was told if there is none.
+        if let Ok(booking) = self.reserve(room) {
+            self.settle(booking, room);
+        }
     }
 
     /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,

@@ -31,7 +31,7 @@ pub struct Sums {
 pub struct Database {
     answers: Answers,
     tiles: Tiles,
-    head: Head,
+    pub(super) head: Head,
     /// What was proven a moment ago, by the look-up's path: zip and go.mod of a version share it.
     sums: moka::future::Cache<String, Sums>,
 }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
@@ -35,7 +36,7 @@ impl Head {
         let weigh = |note: &Bytes, (): &()| u32::try_from(note.len()).unwrap_or(u32::MAX);
         let believed = moka::sync::Cache::builder().weigher(weigh).max_capacity(BELIEVED_BYTES).build();
         let head = Self { verifier, store, file, newest: Mutex::default(), turn: tokio::sync::Mutex::default(), believed };
-        head.know(head.kept(std::fs::read(&head.file)));
+        head.know(head.kept(head.store.read_state(&head.file)));
         head
     }
 
@@ -65,7 +66,7 @@ impl Head {
         let tree = tree(&self.verifier, note)?;
         let mut known = self.known();
         if known.is_none_or(|known| known.size < tree.size)
-            && let Some(kept) = self.kept(tokio::fs::read(&self.file).await)
+            && let Some(kept) = self.kept(self.read().await)
         {
             // Another process may have seen more since: what it knows comes before what is new.
             known = Some(self.newer(known, kept, tiles, ask).await?);
@@ -100,14 +101,19 @@ impl Head {
         Ok(newer)
     }
 
+    async fn read(&self) -> std::io::Result<Option<(Bytes, SystemTime)>> {
+        let (store, file) = (self.store.clone(), self.file.clone());
+        tokio::task::spawn_blocking(move || store.read_state(&file)).await?
+    }
+
     /// What was read of the volume. The folder is this key's alone, so a note in it that this key did not sign was damaged.
-    fn kept(&self, read: std::io::Result<Vec<u8>>) -> Option<Tree> {
+    fn kept(&self, read: std::io::Result<Option<(Bytes, SystemTime)>>) -> Option<Tree> {
         let error = match read {
-            Ok(note) => match tree(&self.verifier, &note) {
+            Ok(None) => return None,
+            Ok(Some((note, _))) => match tree(&self.verifier, &note) {
                 Ok(tree) => return Some(tree),
                 Err(error) => error.to_string(),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => error.to_string(),
         };
         let (database, file) = (self.verifier.name(), self.file.display());

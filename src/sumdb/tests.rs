@@ -222,6 +222,27 @@ async fn the_newest_tree_on_the_volume_never_goes_back() {
 }
 
 #[tokio::test]
+async fn a_link_in_the_place_of_what_is_kept_leads_nowhere() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fake = Fake::new(1, 90);
+    drop(left_behind(folder.path(), &fake).await);
+    assert!(start(folder.path(), &fake).head.known().is_some());
+    let latest = only(folder.path(), "latest");
+    std::fs::rename(&latest, elsewhere.path().join("latest")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("latest"), &latest).unwrap();
+    let database = start(folder.path(), &fake);
+    assert_eq!(database.head.known(), None);
+
+    // Far beyond the tree: nobody can say that it is wrong.
+    std::fs::write(elsewhere.path().join("password"), [b'x'; 8192]).unwrap();
+    let tile = latest.with_file_name("tile/8/0/x009/000");
+    std::fs::create_dir_all(tile.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("password"), &tile).unwrap();
+    let got = relay(&database, &fake, "tile/8/0/x009/000").await;
+    assert!(got.is_err(), "{got:?}");
+}
+
+#[tokio::test]
 async fn a_tree_that_another_process_has_seen_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let fake = Fake::new(1, 90);

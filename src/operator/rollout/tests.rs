@@ -249,7 +249,11 @@ async fn pods_that_a_user_asked_for_are_a_roll_out_until_all_are_there_and_none_
         assert_eq!(end(turn, &rolled_out("True", 3), &unseen).await, ("RollingOut", true));
     }
     for (turn, reason) in [(Turn::Waiting { stopped: false }, "WaitingForTurn"), (Turn::Waiting { stopped: true }, "RolloutStopped")] {
-        assert_eq!(end(turn, &rolled_out("False", 2), &unseen).await, (reason, false));
+        assert_eq!(end(turn.clone(), &rolled_out("False", 2), &unseen).await, (reason, true), "it gets all else at once");
+        assert_eq!(end(turn.clone(), &rolled_out("False", 3), &json!({})).await, (reason, false), "all is there but for the turn");
+        let ready = json!({"type": "Ready", "status": "True", "observedGeneration": 3, "reason": "x", "message": "",
+            "lastTransitionTime": "2026-01-01T10:00:00Z"});
+        assert_eq!(end(turn, &ready, &lost).await, (reason, false), "one is made anew");
     }
     assert_eq!(end(Turn::Paused, &rolled_out("False", 2), &unseen).await, ("Paused", false));
     assert!(!bodies.lock().unwrap().is_empty(), "one that left its turn gives it back");

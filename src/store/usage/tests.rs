@@ -318,3 +318,18 @@ fn a_folder_goes_with_its_last_file() {
     assert!(!exists("a.example/m") && !exists("b.example"));
     assert!(exists("a.example/n/@v/v1.0.0.mod") && exists("c.example/p/@v/v1.0.0.zip"));
 }
+
+#[test]
+fn way_is_made_for_what_did_not_fit_unless_it_is_others_who_fill_the_volume() {
+    for (limit, stay) in [(10, 5), (100, 9)] {
+        let folder = tempfile::tempdir().unwrap();
+        let usage = account(folder.path(), limit);
+        for i in 0..9 {
+            put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+        }
+        usage.make_way(room(4));
+        assert_eq!((on_disk(folder.path()), usage.ledger.last().room.bytes), (stay * BLOCK, stay * BLOCK), "{limit}");
+        usage.make_way(room(4));
+        assert_eq!(on_disk(folder.path()), stay * BLOCK, "once is enough");
+    }
+}

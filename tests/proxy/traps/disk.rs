@@ -10,7 +10,7 @@ use crate::report::report;
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, zip};
 
-const LONG: usize = 800_000;
+const LONG: usize = 300_000;
 
 /// A small file system of its own.
 struct Volume(tempfile::TempDir);
@@ -36,6 +36,11 @@ impl Volume {
     /// Where what is not the cache's takes room, and does not count.
     fn ballast(&self) -> PathBuf {
         self.path().join(".gomodcache/tmp/ballast")
+    }
+
+    /// Leaves that much less to the cache.
+    fn take(&self, bytes: usize) {
+        std::fs::write(self.ballast(), vec![0; bytes]).unwrap();
     }
 
     /// Writes until nothing fits.
@@ -79,6 +84,7 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
     let upstream = Upstream::start(tea).await;
     let mut stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
     // The second zip does not fit beside the first.
+    volume.take(500_000);
     expect_whole(&stage, "v1.0.0").await;
     expect_kept(&stage, "v1.0.0").await;
     expect_whole(&stage, "v1.1.0").await;
@@ -103,6 +109,24 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
     assert_eq!(report(&stage).await.storage, None);
     expect_whole(&stage, "v1.3.0").await;
     expect_kept(&stage, "v1.3.0").await;
+}
+
+#[tokio::test]
+async fn a_zip_that_does_not_fit_beside_the_others_makes_room_for_the_next_time() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    for version in ["v1.0.0", "v1.1.0", "v1.2.0"] {
+        expect_whole(&stage, version).await;
+        expect_kept(&stage, version).await;
+    }
+    expect_whole(&stage, "v1.3.0").await;
+    eventually("the zip is kept", async || {
+        stage.tea("v1.3.0.zip").await;
+        stage.has("v1.3.0.zip")
+    })
+    .await;
+    assert!(stage.has("v1.2.0.zip"), "only as much goes as must");
 }
 
 #[tokio::test]
@@ -153,14 +177,21 @@ async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
 #[tokio::test]
 async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() {
     let Some(volume) = Volume::mount() else { return };
-    let upstream =
-        Upstream::start(|asked: &Asked| if asked.is("zip") { Answer::ok(zip("v1.0.0", LONG - asked.before)) } else { honest(asked) }).await;
+    let changed = |asked: &Asked| Answer::ok(zip("v1.0.0", LONG - asked.before.min(1)));
+    let upstream = Upstream::start(move |asked: &Asked| if asked.is("zip") { changed(asked) } else { honest(asked) }).await;
     let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
     eventually("a volume that nobody writes", async || volume.remount("ro")).await;
     assert!(stage.tea("v1.0.0.zip").await.is(&zip("v1.0.0", LONG)));
     eventually("it was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
     let got = stage.tea("v1.0.0.zip").await;
-    assert!(got.body.is_none() && upstream.take_seen().len() == 2, "{got:?}");
+    assert!(got.body.is_none() && upstream.last().before == 1, "{got:?}");
+    // What was seen first is what is kept of it as soon as there is room, and not what came instead.
+    assert!(volume.remount("rw"));
+    for _ in 0..2 {
+        let got = stage.tea("v1.0.0.zip").await;
+        assert!(got.body.is_none(), "{got:?}");
+        stage.kept(".gomodcache/first-seen/corp.example/!tea/@v/v1.0.0.zip").await;
+    }
 }
 
 #[tokio::test]

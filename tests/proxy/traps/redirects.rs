@@ -143,6 +143,31 @@ async fn a_store_that_is_away_is_named_and_is_no_fault_of_the_upstream_that_redi
 }
 
 #[tokio::test]
+async fn a_store_that_is_away_holds_up_no_other_one_nor_a_redirect_to_the_upstream_itself() {
+    let store = Upstream::start_on("127.0.0.2:0", |_| Answer::ok(zip("v1.8.0", 100))).await;
+    let to = store.url();
+    let upstream = Upstream::start(move |asked: &Asked| match (asked.file(), asked.path.strip_prefix("/moved")) {
+        (Some(("v1.8.0", "zip")), _) => Answer::redirect(format!("{to}/x")),
+        (Some((_, "zip")), _) => Answer::redirect("http://127.0.0.3:1/x"),
+        (_, None) => Answer::redirect(format!("/moved{}", asked.path)),
+        _ => Answer::ok("module corp.example/Tea\n"),
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].redirect_hosts = vec!["127.0.0.2".to_owned(), "127.0.0.3".to_owned()];
+    let stage = Stage::start(&config).await;
+    for i in 0..4 {
+        stage.tea(&format!("v1.{i}.0.zip")).await;
+    }
+    let got = stage.tea("v1.9.0.zip").await;
+    assert!(got.text().contains("upstream 127.0.0.3: has not answered lately"), "{got:?}");
+    let got = stage.tea("v1.8.0.zip").await;
+    assert!(got.is(&zip("v1.8.0", 100)), "{got:?}");
+    let got = stage.tea("v1.9.0.mod").await;
+    assert_eq!(got.status, 200, "{got:?}");
+}
+
+#[tokio::test]
 async fn a_redirect_from_https_to_http_is_refused() {
     let plain = Upstream::start(honest).await;
     let to = plain.url();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, WhenUnavailable};
+use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, WhenUnavailable};
 use gomodcache::gomod::{HASH_BYTES, Hash, SumdbPath, TileLevel, Tree};
 
 use crate::stage::{Stage, config, entry};
@@ -211,6 +211,32 @@ async fn a_relay_that_is_away_is_passed_over_where_modules_are_and_is_asked_agai
     first.take_paths();
     assert_eq!(look_up(21).await, 200);
     assert_eq!(first.take_paths(), Vec::<String>::new(), "it is remembered who relays, though one could not be asked");
+}
+
+/// Behind a bar, and with nobody after it: the database's own host can't be reached from here.
+#[tokio::test]
+async fn after_a_moment_of_trouble_the_relay_is_asked_again_and_not_what_is_out_of_reach() {
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = Arc::clone(&down);
+    let upstream = Upstream::start(move |asked: &Asked| match is_down.load(Ordering::Relaxed) {
+        true => Answer::new("500 Internal Server Error", ""),
+        false => relay(asked),
+    })
+    .await;
+    let mut config = relaying(&[&upstream], None);
+    config.upstreams[0] = entry(&upstream.url(), Fallback::OnError);
+    config.resolution = Resolution::Pinned { hosts: Vec::new() };
+    let stage = Stage::start(&config).await;
+    let look_up = async |i: usize| stage.get(&format!("/sumdb/{NAME}/lookup/corp.example/!tea@v1.{i}.0")).await;
+    assert_eq!(look_up(0).await.status, 200);
+    down.store(true, Ordering::Relaxed);
+    for i in 1..3 {
+        let got = look_up(i).await;
+        assert!(got.status == 502 && got.text().contains("127.0.0.1") && !got.text().contains("pinned"), "{got:?}");
+    }
+    down.store(false, Ordering::Relaxed);
+    let got = look_up(3).await;
+    assert_eq!(got.status, 200, "{got:?}");
 }
 
 #[tokio::test]
