@@ -174,7 +174,7 @@ async fn a_cache_for_many_nodes_over_a_claim_for_one_has_one_pod_and_says_why_un
     stage.delete("PersistentVolumeClaim", "oak-proxy").await;
     stage.eventually("two pods, one by one", async || pods().await == ("RollingUpdate".to_owned(), Some(2))).await;
     stage.eventually("a budget", async || stage.get("PodDisruptionBudget", "oak-proxy").await.is_some()).await;
-    assert_ne!(stage.condition("oak", "StorageReady").await.1, "ClaimMismatch");
+    stage.eventually("the mismatch is over", async || stage.condition("oak", "StorageReady").await.1 != "ClaimMismatch").await;
 
     stage.delete("PersistentVolume", &volume).await;
 }
