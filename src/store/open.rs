@@ -69,13 +69,14 @@ pub(super) fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a small file of our own to be read, written or locked, and makes it if there is none. What is in it stays.
+/// Opens a small file of our own to be read, written or locked, and makes it if there is none, with what the umask allows. What is in
+/// it stays.
 ///
 /// # Errors
 /// The disk's; something else stands in its place.
 pub(super) fn own_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let file = plain(openat(CWD, path, flags, Mode::from_raw_mode(0o644)))?;
+    let file = plain(openat(CWD, path, flags, Mode::from_raw_mode(0o666)))?;
     file.map(|(file, _)| file).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"))
 }
 

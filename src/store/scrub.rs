@@ -50,8 +50,8 @@ pub struct Report {
 
 /// Who follows a scrub.
 pub trait Observer {
-    /// Nothing on the volume says what this zip or go.mod file should be. `h1` is what it is. Returns whether a checksum database
-    /// vouches for it.
+    /// No database's answer on the volume vouches for this zip or go.mod file, whose hash is `h1`. Returns whether a database does
+    /// that can be asked now.
     ///
     /// # Errors
     /// The database says something else: the sentence is the finding.

@@ -37,6 +37,14 @@ fn relay(asked: &Asked) -> Answer {
     }
 }
 
+/// One that relays the database until it is down, and then has this answer for everything.
+async fn relay_that_answers_when_down(status: &'static str) -> (Upstream, Arc<AtomicBool>) {
+    let down = Arc::new(AtomicBool::new(false));
+    let is_down = Arc::clone(&down);
+    let play = move |asked: &Asked| if is_down.load(Ordering::Relaxed) { Answer::new(status, "") } else { relay(asked) };
+    (Upstream::start(play).await, down)
+}
+
 /// The database itself.
 fn database(asked: &Asked) -> Answer {
     Answer::ok(answer(asked.path.trim_start_matches('/'), "direct"))
@@ -189,13 +197,7 @@ async fn the_database_is_asked_at_its_url_else_through_the_first_upstream_that_r
 
 #[tokio::test]
 async fn a_relay_that_is_away_is_passed_over_where_modules_are_and_is_asked_again_later_only() {
-    let down = Arc::new(AtomicBool::new(false));
-    let is_down = Arc::clone(&down);
-    let first = Upstream::start(move |asked: &Asked| match is_down.load(Ordering::Relaxed) {
-        true => Answer::new("403 Forbidden", ""),
-        false => relay(asked),
-    })
-    .await;
+    let (first, down) = relay_that_answers_when_down("403 Forbidden").await;
     let second = Upstream::start(relay).await;
     let mut config = relaying(&[&first, &second], None);
     config.upstreams[0] = entry(&first.url(), Fallback::OnError);
@@ -216,13 +218,7 @@ async fn a_relay_that_is_away_is_passed_over_where_modules_are_and_is_asked_agai
 /// Behind a bar, and with nobody after it: the database's own host can't be reached from here.
 #[tokio::test]
 async fn after_a_moment_of_trouble_the_relay_is_asked_again_and_not_what_is_out_of_reach() {
-    let down = Arc::new(AtomicBool::new(false));
-    let is_down = Arc::clone(&down);
-    let upstream = Upstream::start(move |asked: &Asked| match is_down.load(Ordering::Relaxed) {
-        true => Answer::new("500 Internal Server Error", ""),
-        false => relay(asked),
-    })
-    .await;
+    let (upstream, down) = relay_that_answers_when_down("500 Internal Server Error").await;
     let mut config = relaying(&[&upstream], None);
     config.upstreams[0] = entry(&upstream.url(), Fallback::OnError);
     config.resolution = Resolution::Pinned { hosts: Vec::new() };
