@@ -46,6 +46,11 @@ impl Got {
         self.status == 200 && self.body.as_deref() == Some(body)
     }
 
+    /// What is refused comes as an error, or breaks off where its head was sent before: which of them is a matter of time.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.status == 200 && self.body.is_some()
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone().expect("a whole body")).expect("text")
     }
@@ -165,7 +170,11 @@ impl Stage {
     }
 
     pub(crate) async fn request(&self, method: reqwest::Method, path: &str) -> Got {
-        let response = client().request(method, format!("{}{path}", self.url)).send().await.unwrap();
+        let response = match client().request(method, format!("{}{path}", self.url)).send().await {
+            // What is cut off at once takes its head along, if that was not sent yet.
+            Err(error) if !error.is_connect() => return Got { status: 0, headers: HeaderMap::new(), body: None },
+            response => response.unwrap(),
+        };
         let (status, mut headers) = (response.status().as_u16(), response.headers().clone());
         headers.remove("date");
         Got { status, headers, body: response.bytes().await.ok().map(|bytes| bytes.to_vec()) }

@@ -188,7 +188,7 @@ async fn a_broken_zip_that_goes_on_as_another_file_is_never_a_complete_answer() 
         .await;
         let stage = Stage::start(&config(&[&upstream])).await;
         let got = stage.tea("v1.0.0.zip").await;
-        assert!(got.status == 200 && got.body.is_none(), "chunked: {chunked}: {got:?}");
+        assert!(!got.is_complete(), "chunked: {chunked}: {got:?}");
         assert!(!stage.has("v1.0.0.zip"));
     }
 }
@@ -217,7 +217,7 @@ async fn a_broken_zip_of_unknown_length_that_goes_on_as_a_shorter_one_is_never_a
             gate.open();
         }
     );
-    assert!(second.status != 200 || second.body.is_none(), "{second:?}");
+    assert!(!second.is_complete(), "{second:?}");
     assert!(!stage.has("v1.0.0.zip"));
 }
 
@@ -232,7 +232,7 @@ async fn a_zip_of_unknown_length_is_served_whole_or_breaks_off_by_its_framing() 
     let good = stage.tea("v1.0.0.zip").await;
     assert!(good.is(&long_zip()) && good.header("content-length").is_empty(), "{good:?}");
     let cut = stage.tea("v1.1.0.zip").await;
-    assert!(cut.body.is_none(), "{cut:?}");
+    assert!(!cut.is_complete(), "{cut:?}");
 }
 
 /// Promised or not, and whatever the client has of it already.
