@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -144,7 +144,12 @@ async fn a_killed_proxy_leaves_nothing_broken() {
 
     let proxy = start(&goproxy, cache.path()).await;
     assert_eq!(load(&proxy.url, &objects).await, objects.len());
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    // What is answered is on its way to the disk.
+    let until = Instant::now() + Duration::from_secs(60);
+    let is_kept = |path: &String| cache.path().join(path.trim_start_matches('/')).exists();
+    while !objects.keys().all(is_kept) && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     drop(proxy);
     let offline = start("off", cache.path()).await;
     assert_eq!(load(&offline.url, &objects).await, objects.len(), "after a kill and without an upstream");

@@ -78,6 +78,7 @@ async fn a_leader_that_was_stopped_past_its_lease_writes_nothing_when_it_wakes()
     let told = async || stage.get("ConfigMap", "dill-config").await.unwrap().data.to_string().contains("203.0.113.9");
     stage.eventually("the change is applied", told).await;
     stage.settle("dill").await;
+    stage.settle("elder").await;
     let before = (all_versions(&stage, "dill").await, all_versions(&stage, "elder").await);
 
     let woken = Timestamp::now();

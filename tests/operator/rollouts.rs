@@ -306,6 +306,9 @@ async fn pods_that_another_release_makes_differently_come_by_turns_and_a_user_wa
             reasons().await == ["RolloutFailed", "RolloutStopped", "RolloutStopped"]
         })
         .await;
+    for cache in caches {
+        stage.settle(cache).await;
+    }
     let before = versions(&stage, &caches).await;
     tokio::time::sleep(std::time::Duration::from_secs(6)).await;
     assert_eq!(versions(&stage, &caches).await, before);
