@@ -4,6 +4,7 @@
 //! proxy with a disk cache. They never import each other: they meet in [`config`] and on the wire.
 
 pub mod api;
+mod budget;
 pub mod config;
 mod connections;
 pub mod gomod;

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::fetch_ahead::Ahead;
 use super::memory::Hot;
-use super::walk::{Infos, Step, Walk, Why};
+use super::walk::{self, Infos, Step, Walk, Why};
+use crate::budget::Budget;
 use crate::config::LookAhead as Mode;
 use crate::gomod::Request;
 use crate::telemetry::Metrics;
@@ -39,20 +40,29 @@ pub(super) struct Trail {
 }
 
 /// Those who were heard of a moment ago.
-#[derive(Default)]
-struct Clients(HashMap<IpAddr, Client>);
+struct Clients {
+    known: HashMap<IpAddr, Client>,
+    /// For what is remembered of them.
+    budget: Arc<Budget>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { known: HashMap::new(), budget: walk::budget() }
+    }
+}
 
 impl Clients {
     /// The one with this address.
     fn of(&mut self, address: IpAddr, now: Instant) -> Client {
-        if let Some(known) = self.0.get(&address) {
+        if let Some(known) = self.known.get(&address) {
             return Arc::clone(known);
         }
         // Every pod has another address, and what is known of one is as large as its graph.
-        self.0.retain(|_, client| Arc::strong_count(client) > 1 || !lock(client).is_silent(now));
-        let client = Arc::new(Mutex::new(Walk::new(now)));
-        if self.0.len() < MAX_CLIENTS {
-            self.0.insert(address, Arc::clone(&client));
+        self.known.retain(|_, client| Arc::strong_count(client) > 1 || !lock(client).is_silent(now));
+        let client = Arc::new(Mutex::new(Walk::new(now, &self.budget)));
+        if self.known.len() < MAX_CLIENTS {
+            self.known.insert(address, Arc::clone(&client));
         }
         client
     }
@@ -75,7 +85,9 @@ impl LookAhead {
 
     /// A new connection of a client.
     pub(super) fn trail(&self, client: IpAddr) -> Trail {
-        Trail { client: lock(&self.clients).of(client, Instant::now()), infos: Mutex::default() }
+        let mut clients = lock(&self.clients);
+        let infos = Mutex::new(Infos::new(&clients.budget));
+        Trail { client: clients.of(client, Instant::now()), infos }
     }
 
     /// Notes what a client asks for, before it has its answer.
@@ -212,9 +224,9 @@ mod tests {
         drop(clients.of([10, 0, 0, 2].into(), now));
         assert!(Arc::ptr_eq(&stays, &clients.of([10, 0, 0, 1].into(), now)));
         drop(clients.of([10, 0, 0, 3].into(), now));
-        assert_eq!(clients.0.len(), 3, "a pod may go on with another connection");
+        assert_eq!(clients.known.len(), 3, "a pod may go on with another connection");
         drop(clients.of([10, 0, 0, 4].into(), later));
-        assert_eq!(clients.0.len(), 2, "a connection holds its client");
+        assert_eq!(clients.known.len(), 2, "a connection holds its client");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::budget::{Budget, Share};
 use crate::gomod::{GoMod, ModulePath, Request, Version, semver};
 
 /// A client that was silent for so long has begun something else.
@@ -18,10 +19,14 @@ const WALK: usize = 4;
 /// A go command asks for so many go.mod files at the same time, so that many may come out of their order. More with more
 /// processors; then fewer guesses are made than could be.
 const OUT_OF_ORDER: usize = 16;
-/// What is remembered of one client. A larger graph is downloaded at the client's own pace.
+/// What is remembered of one client, of each kind. A larger graph is downloaded at the client's own pace.
 const MAX_REMEMBERED: usize = 16_384;
 /// Of one connection.
 const MAX_INFOS: usize = 4_096;
+/// In bytes, of all clients and connections together: what is beyond that is downloaded at its client's own pace.
+const MAX_ALL: u64 = 64 << 20;
+/// What an entry costs besides its path and version, about.
+const OVERHEAD: usize = 128;
 /// What has a longer path and version is not remembered, so that nobody can fill the memory with invented ones.
 const MAX_NAME: usize = 256;
 /// The first Go version whose modules list all that a build of their packages needs.
@@ -51,6 +56,10 @@ pub(super) enum Why {
 #[derive(Debug)]
 pub(super) struct Walk {
     last: Instant,
+    /// Of `mods` and `listed`.
+    walked: Share,
+    /// Of all else.
+    known: Share,
     /// The go.mod files of the walk: those asked for one after another, without an `.info` in between.
     mods: Vec<Arc<Request>>,
     /// Whose `.info` was asked for since: the next go.mod file begins another walk, unless all of the graph is being listed.
@@ -77,23 +86,43 @@ enum Reach {
 }
 
 /// The `.info` requests of one connection that followed one another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Infos {
+    share: Share,
     asked: Vec<Arc<Request>>,
     /// A zip of one of them was asked for since: the next `.info` begins another row.
     ended: bool,
 }
 
+/// What all clients together may have of the memory.
+pub(super) fn budget() -> Arc<Budget> {
+    Budget::new(MAX_ALL)
+}
+
 impl Infos {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self { share: Share::of(budget), asked: Vec::new(), ended: false }
+    }
+
+    fn clear(&mut self) {
+        *self = Self { share: self.share.another(), asked: Vec::new(), ended: false };
+    }
+
     fn has(&self, module: &ModulePath, version: &Version) -> bool {
         self.asked.iter().any(|info| matches!(&**info, Request::Info(m, v) if m == module && v == version))
     }
 }
 
 impl Walk {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, budget: &Arc<Budget>) -> Self {
+        Self::with(now, Share::of(budget))
+    }
+
+    fn with(now: Instant, share: Share) -> Self {
         Self {
             last: now,
+            walked: share.another(),
+            known: share,
             mods: Vec::new(),
             listed: HashSet::new(),
             reach: Reach::Nothing,
@@ -111,8 +140,8 @@ impl Walk {
     /// Notes a request, and says what comes next whether or not it is here.
     pub(super) fn asked(&mut self, request: &Arc<Request>, infos: &mut Infos, now: Instant) -> Vec<Step> {
         if self.is_silent(now) {
-            *self = Self::new(now);
-            *infos = Infos::default();
+            *self = Self::with(now, self.known.another());
+            infos.clear();
         }
         self.last = now;
         if !is_memorable(request.module(), request.version()) {
@@ -120,7 +149,7 @@ impl Walk {
         }
         match &**request {
             Request::Mod(module, version) if request.is_immutable() => {
-                *infos = Infos::default();
+                infos.clear();
                 self.raise(module, version);
                 if self.is_listing(module, version) {
                     return Vec::new();
@@ -128,33 +157,32 @@ impl Walk {
                 if !self.listed.is_empty() {
                     self.mods.clear();
                     self.listed.clear();
+                    self.walked.give_back();
                     self.reach = Reach::Nothing;
                 }
-                if self.mods.len() < MAX_REMEMBERED {
+                if self.mods.len() < MAX_REMEMBERED && self.walked.grow(weight(module, version)) {
                     self.mods.push(Arc::clone(request));
                 }
             }
             Request::Info(module, version) if request.is_immutable() => {
-                if self.listed.len() < MAX_REMEMBERED {
-                    self.listed.insert((module.clone(), version.clone()));
+                remember(&mut self.listed, &mut self.walked, module, version);
+                if infos.ended {
+                    infos.clear();
                 }
-                if std::mem::take(&mut infos.ended) {
-                    infos.asked.clear();
-                }
-                if infos.asked.len() < MAX_INFOS {
+                if infos.asked.len() < MAX_INFOS && infos.share.grow(weight(module, version)) {
                     infos.asked.push(Arc::clone(request));
                 }
             }
             Request::Zip(module, version) if infos.has(module, version) => infos.ended = true,
             Request::Zip(module, version) if request.is_immutable() => {
-                *infos = Infos::default();
-                if self.built.len() < MAX_REMEMBERED && self.built.insert((module.clone(), version.clone())) {
+                infos.clear();
+                if remember(&mut self.built, &mut self.known, module, version) {
                     let of_it = [Request::Mod(module.clone(), version.clone()), Request::Info(module.clone(), version.clone())];
                     return of_it.map(certain).into();
                 }
             }
             // A branch or a list: versions are being chosen, and what was asked for is not what will be downloaded.
-            _ => *infos = Infos::default(),
+            _ => infos.clear(),
         }
         Vec::new()
     }
@@ -165,7 +193,9 @@ impl Walk {
         match request {
             Request::Info(module, version) if self.mods.len() >= WALK => self.after_info(module, version),
             Request::Zip(module, version) if infos.has(module, version) => {
-                std::mem::take(infos).asked.iter().filter_map(|info| zip_of(info).map(certain)).collect()
+                let steps = infos.asked.iter().filter_map(|info| zip_of(info).map(certain)).collect();
+                infos.clear();
+                steps
             }
             _ => Vec::new(),
         }
@@ -180,7 +210,7 @@ impl Walk {
         // What does not parse stops the client too, or is somebody's old file that nothing follows from.
         let Ok(go_mod) = GoMod::parse(file) else { return Vec::new() };
         if !go_mod.go_at_least(GRAPH_PRUNING) {
-            self.unpruned.insert((module.clone(), version.clone()));
+            remember(&mut self.unpruned, &mut self.known, module, version);
             return self.all_required(&go_mod);
         }
         // A main module's go.mod file at this go version names all that is selected, so what its modules require is there at
@@ -200,7 +230,7 @@ impl Walk {
         let mut steps = Vec::new();
         for (module, version) in requirements(go_mod) {
             self.raise(&module, &version);
-            if self.unpruned.len() < MAX_REMEMBERED && self.unpruned.insert((module.clone(), version.clone())) {
+            if remember(&mut self.unpruned, &mut self.known, &module, &version) {
                 steps.push(Step { request: Request::Mod(module, version), why: Why::Unpruned });
             }
         }
@@ -248,13 +278,23 @@ impl Walk {
     fn raise(&mut self, module: &ModulePath, version: &Version) -> bool {
         let rises = match self.highest.get(module) {
             Some(highest) => semver::compare(version.as_str(), highest.as_str()).is_gt(),
-            None => self.highest.len() < MAX_REMEMBERED,
+            None => self.highest.len() < MAX_REMEMBERED && self.known.grow(weight(module, version)),
         };
         if rises {
             self.highest.insert(module.clone(), version.clone());
         }
         rises
     }
+}
+
+/// Notes a module, if it is new and there is room for it.
+fn remember(set: &mut HashSet<Module>, share: &mut Share, module: &ModulePath, version: &Version) -> bool {
+    let module = (module.clone(), version.clone());
+    set.len() < MAX_REMEMBERED && !set.contains(&module) && share.grow(weight(&module.0, &module.1)) && set.insert(module)
+}
+
+fn weight(module: &ModulePath, version: &Version) -> u64 {
+    (module.as_str().len() + version.as_str().len() + OVERHEAD) as u64
 }
 
 fn certain(request: Request) -> Step {

@@ -15,7 +15,8 @@ struct Client {
 impl Client {
     fn new() -> Self {
         let now = Instant::now();
-        Self { walk: Walk::new(now), infos: Infos::default(), now }
+        let budget = budget();
+        Self { walk: Walk::new(now, &budget), infos: Infos::new(&budget), now }
     }
 
     /// Of what is here.
@@ -209,7 +210,7 @@ fn the_first_zip_after_infos_brings_the_zips_of_exactly_those_in_that_order() {
 fn infos_of_another_connection_or_before_another_question_bring_no_zips() {
     let mut client = Client::new();
     client.asks("/a.example/m/@v/v1.0.0.info");
-    client.infos = Infos::default();
+    client.infos.clear();
     assert!(!client.asks("/a.example/m/@v/v1.0.0.zip").iter().any(|step| step.ends_with(".zip")));
     for between in ["/a.example/m/@v/list", "/a.example/n/@v/v1.0.0.mod", "/a.example/n/@v/main.info"] {
         client.asks("/a.example/o/@v/v1.0.0.info");
@@ -252,4 +253,27 @@ fn nobody_can_fill_the_memory_with_names() {
     assert_eq!((walk.mods.len(), walk.listed.len(), walk.highest.len(), walk.built.len(), infos.asked.len()), (0, 0, 0, 0, 0));
     (0..MAX_REMEMBERED + 10).for_each(|i| drop(client.asks(&format!("/a.example/m{i}/@v/v1.0.0.info"))));
     assert_eq!((client.walk.listed.len(), client.infos.asked.len()), (MAX_REMEMBERED, MAX_INFOS));
+}
+
+#[test]
+fn all_clients_together_have_a_limit_and_give_back_what_they_had() {
+    let (now, row) = (Instant::now(), 20);
+    let one = |i: usize| request(&format!("/a.example/m{i}/@v/v1.0.0.info"));
+    let per_row = (0..row).map(|i| weight(one(i).module().unwrap(), one(i).version().unwrap())).sum::<u64>();
+    let budget = Budget::new(per_row * 10);
+    let connect = || {
+        let (mut walk, mut infos) = (Walk::new(now, &budget), Infos::new(&budget));
+        (0..row).for_each(|i| drop(walk.asked(&one(i), &mut infos, now)));
+        (walk, infos)
+    };
+    let connections: Vec<_> = (0..100).map(|_| connect()).collect();
+    // Each is noted for the client and for its connection.
+    assert_eq!(connections.iter().map(|(_, infos)| infos.asked.len()).sum::<usize>(), 5 * row);
+    drop(connections);
+    let (mut walk, mut infos) = connect();
+    assert_eq!(infos.asked.len(), row);
+    walk.asked(&one(0), &mut infos, now + SILENCE * 2);
+    assert_eq!((walk.listed.len(), infos.asked.len()), (1, 1), "silence forgets");
+    let more: Vec<_> = (0..20).map(|_| connect()).collect();
+    assert_eq!(more.iter().filter(|(_, infos)| infos.asked.len() == row).count(), 4);
 }
