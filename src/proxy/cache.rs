@@ -52,6 +52,19 @@ pub(super) enum Answer {
     Error(FetchError),
 }
 
+impl Answer {
+    /// The same answer when its length is known, or it is known to be wrong.
+    pub(super) async fn settled(self) -> Self {
+        let Self::Growing(growing) = &self else { return self };
+        // The sender is in `growing`.
+        let end = growing.watch().wait_for(|progress| progress.length.is_some() || progress.end.is_some()).await.map(|now| now.end);
+        match end {
+            Ok(Some(false)) => Self::Error(FetchError::Failed),
+            _ => self,
+        }
+    }
+}
+
 /// The store, the sources, and the downloads under way.
 pub(super) struct Cache {
     pub(super) store: Store,
@@ -229,7 +242,12 @@ impl Cache {
         };
         let this = Arc::clone(self);
         self.downloads.join_or_start(request, self.memory.epoch(), is_ahead, growing, |reporter| {
-            tokio::spawn(async move { this.run(&reporter).await });
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = this.run(&reporter) => {}
+                    () = reporter.given_up() => {}
+                }
+            });
         })
     }
 

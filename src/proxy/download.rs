@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::body::in_full;
 use super::mutable::FRESH;
@@ -59,6 +60,8 @@ pub(super) struct Download {
     ended: watch::Receiver<Ended>,
     /// For zips.
     growing: Option<Arc<Growing>>,
+    /// Ends it when its place is needed. There is one more of it for each who waits.
+    given_up: Arc<CancellationToken>,
 }
 
 impl Download {
@@ -80,6 +83,11 @@ impl Download {
         self.ended().await
     }
 
+    /// Whether it is nothing but a place: nobody waits for it, and it is so small that it costs little to begin anew.
+    fn is_idle(&self) -> bool {
+        self.growing.is_none() && Arc::strong_count(&self.given_up) == 1
+    }
+
     /// Whether there is something to answer, or the reason why not.
     fn has_ended(&self) -> bool {
         self.ended.borrow().is_some()
@@ -99,7 +107,7 @@ impl Download {
     /// Waits until the object was verified, or given up.
     pub(super) async fn ended(mut self) -> Result<Content, FetchError> {
         let ended = self.ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
-        ended.map_or_else(|| Err(FetchError::Local("the download was given up".to_owned())), |(_, ended)| ended)
+        ended.map_or_else(|| Err(FetchError::Failed), |(_, ended)| ended)
     }
 }
 
@@ -134,14 +142,25 @@ impl Downloads {
             downloads.retain(|_, download| !download.has_ended());
         }
         if downloads.len() >= MAX_DOWNLOADS {
-            return Err(FetchError::Busy(MAX_DOWNLOADS));
+            // Whoever asked for these has left: an upstream that takes its time must not keep the others from being asked.
+            downloads.retain(|_, download| {
+                let is_idle = download.is_idle();
+                if is_idle {
+                    download.given_up.cancel();
+                }
+                !is_idle
+            });
+        }
+        if downloads.len() >= MAX_DOWNLOADS {
+            return Err(FetchError::Busy(format!("{MAX_DOWNLOADS} downloads")));
         }
         let growing = growing().map_err(|e| FetchError::Local(e.to_string()))?;
         let (sender, ended) = watch::channel(None);
-        let download = Download { epoch, ended, growing: growing.clone() };
+        let given_up = CancellationToken::new();
+        let download = Download { epoch, ended, growing: growing.clone(), given_up: Arc::new(given_up.clone()) };
         downloads.insert(request.clone(), download.clone());
         drop(downloads);
-        run(Reporter { downloads: Arc::clone(self), request: request.clone(), epoch, is_ahead, ended: sender, growing });
+        run(Reporter { downloads: Arc::clone(self), request: request.clone(), epoch, is_ahead, ended: sender, growing, given_up });
         Ok((download, true))
     }
 
@@ -159,9 +178,15 @@ pub(super) struct Reporter {
     is_ahead: bool,
     ended: watch::Sender<Ended>,
     growing: Option<Arc<Growing>>,
+    given_up: CancellationToken,
 }
 
 impl Reporter {
+    /// Waits until its place is needed for something that somebody waits for.
+    pub(super) async fn given_up(&self) {
+        self.given_up.cancelled().await;
+    }
+
     pub(super) fn request(&self) -> &Request {
         &self.request
     }
@@ -212,27 +237,44 @@ mod tests {
     use super::*;
     use crate::gomod::{ModulePath, Version};
 
-    fn start(downloads: &Arc<Downloads>, i: usize) -> Result<Option<Reporter>, FetchError> {
+    fn start(downloads: &Arc<Downloads>, i: usize) -> Result<(Download, Option<Reporter>), FetchError> {
         let request = Request::Mod(ModulePath::new("a.example/m").unwrap(), Version::new(&format!("v1.{i}.0")).unwrap());
         let mut reporter = None;
-        downloads.join_or_start(&request, 0, false, || Ok(None), |started| reporter = Some(started))?;
-        Ok(reporter)
+        let (download, _) = downloads.join_or_start(&request, 0, false, || Ok(None), |started| reporter = Some(started))?;
+        Ok((download, reporter))
     }
 
     #[test]
     fn what_waits_for_the_disk_keeps_no_place_from_what_is_to_be_downloaded() {
         let downloads = Arc::new(Downloads::default());
-        let reporters: Vec<_> = (0..MAX_DOWNLOADS).map(|i| start(&downloads, i).unwrap().unwrap()).collect();
+        let (waiting, reporters): (Vec<_>, Vec<_>) = (0..MAX_DOWNLOADS).map(|i| start(&downloads, i).unwrap()).unzip();
+        let reporters: Vec<Reporter> = reporters.into_iter().map(Option::unwrap).collect();
         assert!(matches!(start(&downloads, MAX_DOWNLOADS), Err(FetchError::Busy(_))));
-        assert!(start(&downloads, 7).unwrap().is_none(), "one that is under way is joined");
+        assert!(start(&downloads, 7).unwrap().1.is_none(), "one that is under way is joined");
         for reporter in &reporters[..2] {
             reporter.report(Ok(Content::Small(Bytes::new())));
         }
-        assert!(start(&downloads, 0).unwrap().is_none(), "so is one that has ended, while there is room");
+        assert!(start(&downloads, 0).unwrap().1.is_none(), "so is one that has ended, while there is room");
         let next = start(&downloads, MAX_DOWNLOADS).unwrap();
-        assert!(next.is_some(), "and gives way when there is none");
+        assert!(next.1.is_some(), "and gives way when there is none");
         drop(reporters);
+        drop(waiting);
         assert_eq!(downloads.lock().len(), 1, "places are given back by who has them");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_gives_way_and_ends() {
+        let downloads = Arc::new(Downloads::default());
+        let (waiting, reporters): (Vec<_>, Vec<_>) = (0..MAX_DOWNLOADS).map(|i| start(&downloads, i).unwrap()).unzip();
+        let reporters: Vec<Reporter> = reporters.into_iter().map(Option::unwrap).collect();
+        let mut waiting = waiting.into_iter();
+        let (_first, second) = (waiting.next(), waiting.next());
+        drop(waiting);
+        assert!(start(&downloads, MAX_DOWNLOADS).is_ok());
+        let is_given_up = |i: usize| reporters[i].given_up().now_or_never().is_some();
+        assert_eq!((0..5).map(is_given_up).collect::<Vec<_>>(), [false, false, true, true, true]);
+        drop(reporters);
+        assert!(second.unwrap().ended().now_or_never().unwrap().is_err());
     }
 
     #[test]
@@ -256,7 +298,7 @@ mod tests {
         let store = crate::store::Store::open(folder.path(), None, &Arc::new(crate::telemetry::Metrics::new().unwrap())).unwrap();
         let growing = Arc::new(store.growing().unwrap());
         let (ended, receiver) = watch::channel(None);
-        let download = Download { epoch: 0, ended: receiver, growing: Some(Arc::clone(&growing)) };
+        let download = Download { epoch: 0, ended: receiver, growing: Some(Arc::clone(&growing)), given_up: Arc::default() };
         let mut wanted = Box::pin(growing.wanted());
         assert!(download.clone().ended().now_or_never().is_none() && (&mut wanted).now_or_never().is_none());
         assert!(download.content().now_or_never().is_none());

@@ -66,6 +66,7 @@ fn from_error(error: &FetchError) -> (Response<Body>, u64) {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
         }
         FetchError::Private | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
+        FetchError::Failed => text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
         FetchError::NoVerdict { .. } => text(StatusCode::BAD_GATEWAY, format!("{error}\n{NO_VERDICT}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use prometheus::IntGauge;
@@ -112,6 +112,8 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
                     {
                         service.look_ahead.answered(trail, hot);
                     }
+                    // Without a length HTTP/1.0 ends a body that is whole and one that breaks off in the same way.
+                    let answer = if http.version() == Version::HTTP_10 { answer.settled().await } else { answer };
                     let endpoint = Endpoint::of(&request);
                     (endpoint, outcome, respond::respond(endpoint, answer))
                 }

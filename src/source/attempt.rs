@@ -67,7 +67,7 @@ impl Upstream {
                 let validator = Validator::of(response.headers()).filter(|_| is_own);
                 let fetched = self.accept(response, wanted, 0).await?;
                 if let Fetched::Bytes(body) = &fetched {
-                    self.known.set(&wanted.path, body.clone(), validator);
+                    self.known.set(&wanted.path, body, validator);
                 }
                 Ok(fetched)
             }

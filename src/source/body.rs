@@ -1,6 +1,5 @@
-//! The body of an answer: small ones in memory and checked here, zips into a growing file that others read already.
+//! The body of an answer: small ones in memory ([`super::small_body`]), zips into a growing file that others read already.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,12 +9,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
 use super::upstream::Upstream;
-use super::{Check, Class, FetchError, Fetched, Wanted, request::chain_text};
-use crate::gomod::{MAX_ZIP_BYTES, Version, VersionInfo};
+use super::{Class, FetchError, Fetched, Wanted, request::chain_text};
+use crate::gomod::MAX_ZIP_BYTES;
 use crate::store::Growing;
 
-/// Go's limit for a go.mod; a list or an `.info` is far smaller.
-const MAX_SMALL_BYTES: u64 = 16 << 20;
 /// Of the words on an absence, which are remembered for a moment.
 const MAX_ERROR_BYTES: usize = 4 << 10;
 /// At most this many received pieces are written at once.
@@ -29,8 +26,8 @@ impl Upstream {
         let encoding = encoding(&response);
         match &wanted.file {
             None => {
-                let body = self.small_body(response).await?;
-                self.check_small(self.decode(body, encoding.as_deref())?, &wanted.check)
+                let body = self.small_body(response, wanted, encoding.as_deref()).await?;
+                self.check_small(body, &wanted.check)
             }
             // Its length and its ranges would be those of something else.
             Some(_) if encoding.is_some() => Err(self.encoded(&encoding.unwrap_or_default()).into()),
@@ -41,34 +38,7 @@ impl Upstream {
         }
     }
 
-    async fn small_body(&self, mut response: Response) -> Result<Bytes, FetchError> {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
-            if (body.len() + chunk.len()) as u64 > MAX_SMALL_BYTES {
-                return Err(self.fault(Class::Verification, format!("answered with more than {MAX_SMALL_BYTES} bytes")).into());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
-    }
-
-    /// Nobody asked for an encoding; there are stores of files that answer with one all the same, and go commands unpack it.
-    fn decode(&self, body: Bytes, encoding: Option<&str>) -> Result<Bytes, FetchError> {
-        match encoding {
-            None => Ok(body),
-            Some("gzip" | "x-gzip") => {
-                let mut plain = Vec::new();
-                let unpacked = flate2::read::MultiGzDecoder::new(&body[..]).take(MAX_SMALL_BYTES + 1).read_to_end(&mut plain);
-                if unpacked.is_err() || plain.len() as u64 > MAX_SMALL_BYTES {
-                    return Err(self.fault(Class::Verification, "answered with bad gzip".to_owned()).into());
-                }
-                Ok(Bytes::from(plain))
-            }
-            Some(other) => Err(self.encoded(other).into()),
-        }
-    }
-
-    fn encoded(&self, encoding: &str) -> super::Fault {
+    pub(super) fn encoded(&self, encoding: &str) -> super::Fault {
         self.fault(Class::Verification, format!("answered with Content-Encoding {encoding:?}, and was asked for none"))
     }
 
@@ -120,7 +90,7 @@ impl Upstream {
         }
     }
 
-    async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, super::Fault> {
+    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, super::Fault> {
         match tokio::time::timeout(self.timeouts.idle, response.chunk()).await {
             Ok(Ok(chunk)) => {
                 self.bytes.inc_by(chunk.as_ref().map_or(0, |c| c.len() as u64));
@@ -137,25 +107,6 @@ impl Upstream {
 
     fn silent(&self) -> super::Fault {
         self.fault(Class::Timeout, format!("sent nothing for {:?}", self.timeouts.idle))
-    }
-
-    pub(super) fn check_small(&self, body: Bytes, check: &Check) -> Result<Fetched, FetchError> {
-        let wrong = |reason: String| FetchError::from(self.fault(Class::Verification, reason));
-        if let Check::AnyInfo | Check::Info(_) = check {
-            let info = VersionInfo::parse(&body).map_err(|e| wrong(format!("the version's information can't be read: {e}")))?;
-            if let Check::Info(version) = check
-                && info.version != version.as_str()
-            {
-                return Err(wrong(format!("asked for {version}, answered for {:?}", info.version)));
-            }
-        }
-        if matches!(check, Check::GoMod) && body.trim_ascii().is_empty() {
-            return Err(wrong("the go.mod file is empty, and every one names its module".to_owned()));
-        }
-        if let Check::Sumdb(asked) = check {
-            asked.check_form(&body).map_err(|e| wrong(format!("that is no answer of a checksum database: {e}")))?;
-        }
-        Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }
 
     /// The upstream's own words on a 404, if they are words.
@@ -231,17 +182,6 @@ fn encoding(response: &Response) -> Option<String> {
     (encoding != "identity" && !encoding.is_empty()).then_some(encoding)
 }
 
-/// The same bytes, if there is none.
-fn without_pseudo_versions(list: Bytes) -> Bytes {
-    let Ok(text) = std::str::from_utf8(&list) else { return list };
-    let is_pseudo =
-        |line: &&str| line.split_whitespace().next().and_then(|first| Version::new(first).ok()).is_some_and(|version| version.is_pseudo());
-    if text.lines().any(|line| is_pseudo(&line)) {
-        return Bytes::from(text.lines().filter(|line| !is_pseudo(line)).fold(String::new(), |list, line| list + line + "\n"));
-    }
-    list
-}
-
 fn is_html(response: &Response) -> bool {
     response
         .headers()
@@ -259,7 +199,8 @@ mod tests {
     use super::super::upstream::Shared;
     use super::*;
     use crate::config::{self, Fallback, Resolution, Timeouts};
-    use crate::gomod::ModulePath;
+    use crate::gomod::{ModulePath, Version};
+    use crate::source::Check;
     use crate::store::Store;
     use crate::telemetry::Metrics;
 

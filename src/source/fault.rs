@@ -165,8 +165,11 @@ pub enum FetchError {
     #[error("not fetched ahead: the upstream is in trouble")]
     HeldBack,
     /// As much is being downloaded as may be.
-    #[error("{0} downloads are under way; try again")]
-    Busy(usize),
+    #[error("{0} are under way; try again")]
+    Busy(String),
+    /// It began well, and did not end so.
+    #[error("the download failed or was not what was asked for; try again, or see what /explain on the admin address says of it")]
+    Failed,
     /// The cache's own disk failed.
     #[error("the cache can't write its volume: {0}")]
     Local(String),

@@ -59,9 +59,13 @@ impl Known {
     }
 
     /// Remembers an answer; without a validator nothing is known any more.
-    pub(super) fn set(&self, path: &str, body: Bytes, validator: Option<Validator>) {
+    pub(super) fn set(&self, path: &str, body: &[u8], validator: Option<Validator>) {
         match validator {
-            Some(validator) => self.0.insert(path.into(), Arc::new(State { body, validator })),
+            Some(validator) => {
+                // Bytes of its own: a long answer has its room back as soon as it is on disk.
+                let body = Bytes::copy_from_slice(body);
+                self.0.insert(path.into(), Arc::new(State { body, validator }));
+            }
             None => self.forget(path),
         }
     }
@@ -102,7 +106,7 @@ mod tests {
     fn it_is_bounded() {
         let known = Known::new();
         let tag = Validator { name: IF_NONE_MATCH, value: HeaderValue::from_static("\"1\"") };
-        (0..1_000).for_each(|i| known.set(&i.to_string(), Bytes::from(vec![0; 100_000]), Some(tag.clone())));
+        (0..1_000).for_each(|i| known.set(&i.to_string(), &vec![0; 100_000], Some(tag.clone())));
         known.0.run_pending_tasks();
         assert!(known.0.weighted_size() <= CAPACITY);
     }

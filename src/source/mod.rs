@@ -15,6 +15,7 @@ mod known;
 mod relay;
 mod request;
 mod resolve;
+mod small_body;
 mod upstream;
 mod zip_check;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::stage::{Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest};
 
-const LIST: &str = ".gomodcache/mutable/corp.example/!tea/@v/list";
+pub(crate) const LIST: &str = ".gomodcache/mutable/corp.example/!tea/@v/list";
 
 /// Makes an object that was downloaded just now seem older. What is in memory stays there.
 pub(crate) async fn grow_old(stage: &Stage, below: &str, seconds: u64) {
@@ -122,6 +122,15 @@ async fn pseudo_versions_in_an_upstreams_list_are_left_out_and_times_are_kept() 
     .await;
     let stage = Stage::start(&config(&[&upstream])).await;
     assert_eq!(stage.tea("list").await.text(), "v1.0.0\nv1.1.0 2024-01-01T00:00:00Z\n");
+}
+
+/// Then the go command takes the newest of them, if nobody answers `@latest`.
+#[tokio::test]
+async fn a_list_of_nothing_but_pseudo_versions_is_passed_on() {
+    const PSEUDO: &str = "v0.0.0-20240101000000-abcdefabcdef 2024-01-01T00:00:00Z\nv0.0.0-20240102000000-abcdefabcdef\n";
+    let upstream = Upstream::start(|_: &Asked| Answer::ok(PSEUDO)).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    assert_eq!(stage.tea("list").await.text(), PSEUDO);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@
 //! | a new tag within the TTL | `lists::a_new_tag_is_seen_…`, `lists::a_list_older_than_its_ttl_…` |
 //! | a list that did not change costs a 304 | `lists::a_list_that_did_not_change_…`, `lists::a_tag_is_sent_…` |
 //! | stale on a fault, not on 404 | `lists::an_old_list_is_served_as_stale_…` |
-//! | no pseudo-versions in a list | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…` |
+//! | no pseudo-versions in a list, unless it has nothing else | `lists::pseudo_versions_…`, `lists::a_folder_of_files_is_an_upstream_…`, `lists::a_list_of_nothing_but_…` |
 //! | a list without an upstream | `lists::offline_a_list_is_made_of_the_tags_that_are_cached` |
 //! | the prefixes of a package's path are asked for as modules | `packages::a_package_of_a_cached_module_is_no_module_…` |
 //! | an empty 200 list makes the client ask `@latest` | `lists::an_empty_list_is_a_200_…` |
@@ -38,6 +38,8 @@
 //! | only 200 is success | `files::a_success_that_is_no_200_…`, the table |
 //! | the mirror may think for 58 s | `src/config/timeouts.rs`: `a_public_mirror_may_think_…` |
 //! | reset, short, corrupt: never a complete wrong 200 | the table, `transfers::a_broken_zip_…` (two) |
+//! | never by closing a body without length | `transfers::an_http_1_0_client_gets_…` |
+//! | megabytes of go.mod | `long_answers` (two) |
 //! | a bad transfer ends by its framing | `transfers::a_zip_of_unknown_length_…` |
 //! | one download however many ask | `transfers::a_hundred_requests_…`, `transfers::a_thousand_clients_…` |
 //! | … and what is on disk is a hit | `transfers::a_request_that_finds_the_file_on_disk_…` |
@@ -63,6 +65,7 @@ mod changes;
 mod disk;
 mod files;
 pub(crate) mod lists;
+mod long_answers;
 mod packages;
 mod paths;
 mod redirects;

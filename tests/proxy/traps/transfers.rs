@@ -235,6 +235,27 @@ async fn a_zip_of_unknown_length_is_served_whole_or_breaks_off_by_its_framing() 
     assert!(!cut.is_complete(), "{cut:?}");
 }
 
+/// Nor is a body without length one that a client can trust: it ends as it breaks off.
+#[tokio::test]
+async fn an_http_1_0_client_gets_a_length_or_an_error() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", _)) => Answer::ok(long_zip()).chunked().paused_after(LONG / 2),
+        _ => Answer::ok(long_zip()).chunked().closed_after(LONG / 2),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for (version, status, body) in [("v1.0.0", "200", long_zip()), ("v1.1.0", "502", Vec::new())] {
+        let mut stream = TcpStream::connect(stage.url.strip_prefix("http://").unwrap()).await.unwrap();
+        let request = format!("GET /corp.example/!tea/@v/{version}.zip HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap();
+        let head = String::from_utf8_lossy(&answer[..200.min(answer.len())]).to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/1.0 {status}")) && head.contains("\r\ncontent-length: "), "{head}");
+        assert!(answer.ends_with(&body));
+    }
+}
+
 /// Promised or not, and whatever the client has of it already.
 #[tokio::test]
 async fn five_hundred_mib_and_one_byte_are_refused() {
