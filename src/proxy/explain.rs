@@ -83,6 +83,9 @@ async fn explain(State(shared): State<Shared>, Path(wanted): Path<String>, heade
         denied = denied.or(shared.cache.refusal(&request).map(|error| error.to_string()));
         objects.push(shared.cache.explain(&request, Instant::now()).await);
     }
+    if denied.is_none() {
+        denied = shared.cache.known_too_young(&module, &version).await.map(|error| error.to_string());
+    }
     let explanation = Explanation {
         private: shared.cache.is_private(&module),
         offline: shared.cache.is_offline(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -94,6 +94,12 @@ impl Policy {
         minimum.map_or(Ok(()), |minimum| self.judge_info(info, minimum))
     }
 
+    /// Judges the age of a version that has its time in its name.
+    fn judge_name(&self, version: &Version, minimum: Duration) -> Option<Result<(), FetchError>> {
+        let time = PseudoVersion::parse(version.as_str())?.time().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
+        Some(self.judge_time(version.as_str(), time.map(|time| time.timestamp()), minimum))
+    }
+
     /// Judges the age of a version by its `.info` file.
     fn judge_info(&self, info: &[u8], minimum: Duration) -> Result<(), FetchError> {
         let (version, time) = VersionInfo::parse(info).map(|info| (info.version, info.time)).unwrap_or_default();
@@ -169,7 +175,8 @@ impl Cache {
         };
         let refused = match &**request {
             Request::List(_) if policy.filters(module) => {
-                return match self.allowed_versions(policy, module, &bytes).await {
+                let is_old = matches!(answer, Answer::Stale(..));
+                return match self.allowed_versions(policy, module, &bytes, is_old).await {
                     Ok(versions) => (answer.with_bytes(lines(&versions)), outcome),
                     Err(error) => denied_or(error),
                 };
@@ -195,11 +202,25 @@ impl Cache {
         version: &Version,
         minimum: Duration,
     ) -> Result<(), FetchError> {
-        if let Some(pseudo) = PseudoVersion::parse(version.as_str()) {
-            let time = pseudo.time().and_then(|time| time.to_zoned(TimeZone::UTC).ok()).map(|time| time.timestamp());
-            return policy.judge_time(version.as_str(), time, minimum);
+        match policy.judge_name(version, minimum) {
+            Some(verdict) => verdict,
+            None => policy.judge_info(&self.info(module, version).await?, minimum),
         }
-        policy.judge_info(&self.info(module, version).await?, minimum)
+    }
+
+    /// What is against a version for its age by what is here: nobody is asked.
+    pub(super) async fn known_too_young(&self, module: &ModulePath, version: &Version) -> Option<FetchError> {
+        let policy = self.live.policy();
+        let minimum = policy.minimum_age(module)?;
+        let verdict = match policy.judge_name(version, minimum) {
+            Some(verdict) => verdict,
+            None => {
+                let info = Request::Info(module.clone(), version.clone());
+                let (bytes, _) = self.read_state(self.store.path(&info)).await?;
+                policy.judge_info(&bytes, minimum)
+            }
+        };
+        verdict.err()
     }
 
     async fn info(self: &Arc<Self>, module: &ModulePath, version: &Version) -> Result<Bytes, FetchError> {
@@ -211,33 +232,48 @@ impl Cache {
         }
     }
 
-    /// What of a list clients may have, in its order.
-    async fn allowed_versions(self: &Arc<Self>, policy: &Policy, module: &ModulePath, list: &[u8]) -> Result<Vec<String>, FetchError> {
+    /// What of a list clients may have, in its order. `is_old`: the list is shown for want of a newer one. What was judged before is
+    /// here, so a version that can't be judged in an outage is one that was left out then; it does not keep the others from being
+    /// listed, unless they all are.
+    async fn allowed_versions(
+        self: &Arc<Self>,
+        policy: &Policy,
+        module: &ModulePath,
+        list: &[u8],
+        is_old: bool,
+    ) -> Result<Vec<String>, FetchError> {
         let list = String::from_utf8_lossy(list);
         // A go command does not look at what is no version either.
         let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok()).filter(Version::is_canonical);
         let candidates: Vec<Version> = named.filter(|version| policy.rule_against(module, Some(version)).is_none()).collect();
         let Some(minimum) = policy.minimum_age(module) else { return Ok(candidates.iter().map(ToString::to_string).collect()) };
-        let judged = futures::stream::iter(candidates).map(|version| async move {
-            match self.judge_age(policy, module, &version, minimum).await {
-                Ok(()) => Ok(Some(version.to_string())),
+        let judge = |version: Version| async move {
+            let verdict = self.judge_age(policy, module, &version, minimum).await;
+            (version, verdict)
+        };
+        let mut judged = futures::stream::iter(candidates).map(judge).buffered(AT_ONCE);
+        let (mut allowed, mut unknown) = (Vec::new(), None);
+        while let Some((version, verdict)) = judged.next().await {
+            match verdict {
+                Ok(()) => allowed.push(version.to_string()),
                 // Too young, or listed and not there, or wrong: it does not keep the others from being listed.
                 Err(
                     FetchError::Denied(_)
                     | FetchError::NotFound { .. }
                     | FetchError::Fault(Fault { class: Class::ClientError | Class::Verification, .. }),
-                ) => Ok(None),
-                Err(error) => Err(error),
+                ) => {}
+                Err(error) if is_old || matches!(error, FetchError::Offline) => unknown = Some(error),
+                Err(error) => return Err(error),
             }
-        });
-        judged.buffered(AT_ONCE).try_filter_map(|version| async { Ok(version) }).try_collect().await
+        }
+        unknown.filter(|_| allowed.is_empty()).map_or(Ok(allowed), Err)
     }
 
     /// The newest of the versions that clients may have, chosen as a go command chooses.
     async fn latest_allowed(self: &Arc<Self>, policy: &Policy, module: &ModulePath) -> Option<Bytes> {
         let request = Arc::new(Request::List(module.clone()));
         let (answer, _) = self.look_up(&request, &|| ()).await;
-        let allowed = self.allowed_versions(policy, module, &answer.bytes()?).await.ok()?;
+        let allowed = self.allowed_versions(policy, module, &answer.bytes()?, matches!(answer, Answer::Stale(..))).await.ok()?;
         let highest = |versions: &[&str]| versions.iter().copied().max_by(|a, b| semver::compare(a, b)).map(str::to_owned);
         let is_incompatible = |version: &&str| version.ends_with(semver::INCOMPATIBLE);
         let (incompatible, mut versions): (Vec<&str>, Vec<&str>) = allowed.iter().map(String::as_str).partition(is_incompatible);
@@ -303,80 +339,4 @@ fn lines(versions: &[String]) -> Bytes {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn policy(yaml: &str) -> Policy {
-        Policy::new(&ProxyConfig::parse(&format!("version: 1\nprivateModules: [corp.example]\npolicy: {yaml}")).unwrap()).unwrap()
-    }
-
-    fn refusal(policy: &Policy, path: &str) -> Option<String> {
-        policy.refusal(&Request::parse(path).unwrap()).map(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_denied_module_is_refused_at_every_endpoint_with_its_rule() {
-        let policy = policy("{deny: ['evil.example/*', 'b.example/Mixed']}");
-        for path in ["@v/list", "@latest", "@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/main.info"] {
-            let text = refusal(&policy, &format!("/evil.example/m/v2/{path}")).unwrap();
-            assert!(text.ends_with("deny evil.example/*"), "{text}");
-        }
-        assert!(refusal(&policy, "/b.example/mixed/@v/list").is_some() && refusal(&policy, "/b.example/!m!i!xed/@v/list").is_some());
-        assert_eq!(refusal(&policy, "/good.example/m/@v/list"), None);
-    }
-
-    #[test]
-    fn a_denied_version_is_refused_and_its_module_is_not() {
-        let policy = policy("{deny: ['a.example/m@v1.2.3']}");
-        assert!(refusal(&policy, "/a.example/m/@v/v1.2.3.zip").is_some());
-        assert!(refusal(&policy, "/a.example/m/@v/v1.2.3+incompatible.zip").is_some());
-        assert_eq!(refusal(&policy, "/a.example/m/@v/v1.2.4.zip"), None);
-        assert_eq!(refusal(&policy, "/a.example/m/@v/list"), None);
-    }
-
-    #[test]
-    fn an_allow_list_refuses_what_it_does_not_name_but_toolchains() {
-        let policy = policy("{allow: ['a.example', 'b.example/m@v1.0.0']}");
-        assert_eq!(refusal(&policy, "/a.example/x/@v/list"), None);
-        assert_eq!(refusal(&policy, "/golang.org/toolchain/@v/v0.0.1-go1.26.0.linux-amd64.zip"), None);
-        assert_eq!(refusal(&policy, "/b.example/m/@v/v1.0.0.zip"), None);
-        assert_eq!(refusal(&policy, "/b.example/m/@v/list"), None);
-        assert!(refusal(&policy, "/b.example/m/@v/v1.0.1.zip").is_some());
-        assert!(refusal(&policy, "/c.example/x/@v/list").is_some());
-    }
-
-    #[test]
-    fn private_modules_and_toolchains_have_no_minimum_age() {
-        let policy = policy("{minimumReleaseAge: 3d}");
-        let age = |module| policy.minimum_age(&ModulePath::new(module).unwrap());
-        assert_eq!(age("a.example/m"), Some(Duration::from_secs(3 * 86_400)));
-        assert_eq!((age("corp.example/m"), age(TOOLCHAIN)), (None, None));
-    }
-
-    #[test]
-    fn a_version_is_judged_by_the_time_of_its_info() {
-        let policy = policy("{minimumReleaseAge: 72h}");
-        let minimum = Duration::from_secs(72 * 3_600);
-        assert!(policy.judge_info(br#"{"Version":"v1.0.0","Time":"2020-01-01T00:00:00+02:00"}"#, minimum).is_ok());
-        let young = format!(r#"{{"Version":"v1.0.1","Time":"{}"}}"#, Timestamp::now());
-        let text = policy.judge_info(young.as_bytes(), minimum).unwrap_err().to_string();
-        assert!(text.contains("minimumReleaseAge 72h: v1.0.1 is from 20"), "{text}");
-        assert!(policy.judge_info(br#"{"Version":"v1.0.1"}"#, minimum).is_err());
-    }
-
-    #[test]
-    fn a_rule_that_cannot_be_read_is_named() {
-        for (yaml, says) in [
-            ("{deny: ['a.example/[']}", "policy.deny: \"a.example/[\""),
-            ("{allow: ['@v1.0.0']}", "policy.allow: \"@v1.0.0\" names no module path"),
-            ("{deny: ['a.example/m@latest']}", "is not a whole version such as v1.2.3"),
-            ("{deny: ['a.example/m@v1.2']}", "is not a whole version such as v1.2.3"),
-            ("{minimumReleaseAge: '3 weeks'}", "policy.minimumReleaseAge: \"3 weeks\" is not a duration such as 90m, 72h or 14d"),
-        ] {
-            let config = ProxyConfig::parse(&format!("version: 1\npolicy: {yaml}")).unwrap();
-            let text = Policy::new(&config).unwrap_err();
-            assert!(text.contains(says), "{text}");
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,12 @@
 //! What clients may not have, and that no endpoint says otherwise than the next.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gomodcache::config::{Policy, ProxyConfig};
 
 use crate::stage::{Stage, config, eventually};
+use crate::traps::lists::{LIST, grow_old};
 use crate::upstream::{Answer, Asked, Upstream, honest};
 
 const OLD: &str = r#"{"Version":"v1.0.0","Time":"2020-01-01T00:00:00Z"}"#;
@@ -165,6 +169,38 @@ async fn one_bad_entry_of_a_list_keeps_no_other_from_being_listed_and_an_outage_
     .await;
     let stage = Stage::start(&with_policy(&away, three_days())).await;
     assert_eq!(stage.tea("list").await.status, 502);
+}
+
+/// With a minimum age as without one: a version that could not be judged before an outage keeps no list from being shown in it.
+#[tokio::test]
+async fn a_list_is_better_than_nothing_in_an_outage_though_one_of_its_versions_has_no_info() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    let upstream = Upstream::start(move |asked: &Asked| match asked.path.strip_prefix("/corp.example/!tea/").unwrap_or_default() {
+        _ if away.load(Ordering::Relaxed) => Answer::new("503 Service Unavailable", ""),
+        "@v/list" => Answer::ok("v1.0.0\nv1.1.0\n"),
+        "@v/v1.0.0.info" => Answer::ok(OLD),
+        "@v/v1.1.0.info" => Answer::not_found(),
+        _ => honest(asked),
+    })
+    .await;
+    let mut stage = Stage::start(&with_policy(&upstream, three_days())).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    for file in [LIST, "corp.example/!tea/@v/v1.0.0.info"] {
+        stage.kept(file).await;
+    }
+    is_away.store(true, Ordering::Relaxed);
+    let offline = ProxyConfig { policy: three_days(), ..config(&[]) };
+    for config in [with_policy(&upstream, three_days()), offline] {
+        // Nothing is known to be absent any more.
+        stage.restart(&config).await;
+        grow_old(&stage, LIST, 600).await;
+        let got = stage.tea("list").await;
+        assert_eq!((got.status, got.text().as_str()), (200, "v1.0.0\n"));
+    }
+    std::fs::remove_file(stage.path("corp.example/!tea/@v/v1.0.0.info")).unwrap();
+    stage.restart(&with_policy(&upstream, three_days())).await;
+    assert_eq!(stage.tea("list").await.status, 502, "nothing of it can be judged");
 }
 
 #[tokio::test]
