@@ -105,8 +105,7 @@ impl Upstream {
 
 /// The body, with as much of its room as it needs from now on.
 fn with_room(body: Vec<u8>, room: Option<Room>) -> Bytes {
-    let kib = u32::try_from(body.len() >> 10).unwrap_or(LONGEST) + 1;
-    match room.and_then(|mut room| room.split(kib as usize)) {
+    match room.and_then(|mut room| room.split(body.len().div_ceil(1 << 10))) {
         Some(room) => Bytes::from_owner(Long { body, _room: room }),
         None => Bytes::from(body),
     }
