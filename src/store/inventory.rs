@@ -20,6 +20,17 @@ pub(super) struct Inventory {
     private: ArcSwap<Patterns>,
 }
 
+/// What one walk found.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// The objects of the class that was asked for.
+    pub(super) objects: Vec<Object>,
+    /// The room of what must be kept.
+    pub(super) kept: Room,
+    /// The room of all there is.
+    pub(super) found: Room,
+}
+
 /// What becomes of a file when room is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -67,19 +78,21 @@ impl Inventory {
         }
     }
 
-    /// The objects of a class, and the room of what must be kept.
-    pub(super) fn objects(&self, wanted: Class) -> (Vec<Object>, Room) {
-        let (mut objects, mut kept) = (Vec::new(), Room::default());
+    /// The objects of a class, and how much there is beside them.
+    pub(super) fn objects(&self, wanted: Class) -> Stock {
+        let mut stock = Stock::default();
         self.walk(&mut |path, metadata| {
+            let room = Room::of(metadata.len());
+            stock.found = stock.found.plus(room);
             match self.class(&path) {
-                Class::Kept => kept = kept.plus(Room::of(metadata.len())),
-                Class::Hash if wanted == Class::Small && is_orphan(&path) => objects.push(Object::new(path, metadata)),
-                class if class == wanted => objects.push(Object::new(path, metadata)),
+                Class::Kept => stock.kept = stock.kept.plus(room),
+                Class::Hash if wanted == Class::Small && is_orphan(&path) => stock.objects.push(Object::new(path, metadata)),
+                class if class == wanted => stock.objects.push(Object::new(path, metadata)),
                 _ => {}
             }
             true
         });
-        (objects, kept)
+        stock
     }
 
     fn class(&self, path: &Path) -> Class {

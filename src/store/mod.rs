@@ -14,6 +14,7 @@ mod scrub;
 mod tiles;
 mod trouble;
 mod usage;
+mod volume;
 
 use std::fs::{self, File};
 use std::io::{self, Read};

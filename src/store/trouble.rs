@@ -5,14 +5,9 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{StatVfsMountFlags, statvfs};
-
+use super::volume::Volume;
 use super::{is_exhausted, new_temp};
 use crate::report::StorageTrouble;
-
-/// With less of the volume free, a small file that still fits proves nothing: the part is one in so many. It is less than what the
-/// cache's limit leaves free.
-const ROOM: u64 = 50;
 
 /// Whether a write has failed since the volume was last found to be well.
 #[derive(Debug, Default)]
@@ -38,11 +33,11 @@ impl Trouble {
 }
 
 fn trouble_of(tmp: &Path) -> Option<StorageTrouble> {
-    let volume = statvfs(tmp).ok();
-    if volume.as_ref().is_some_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+    let volume = Volume::of(tmp);
+    if volume.as_ref().is_some_and(|volume| volume.is_read_only()) {
         return Some(StorageTrouble::ReadOnly);
     }
-    if volume.as_ref().is_some_and(|volume| volume.f_bavail < volume.f_blocks / ROOM) {
+    if volume.as_ref().is_some_and(|volume| volume.is_full()) {
         return Some(StorageTrouble::Full);
     }
     match new_temp(tmp) {

@@ -1,5 +1,8 @@
-//! How much the cache holds, and the limit on it. What there is to evict is said in `inventory.rs`, and what of it goes first
-//! in `eviction.rs`; what all processes with this volume hold together is counted in `ledger.rs`.
+//! How much the cache holds, and the limit on it. How room is made is said in `usage/room.rs`, what there is to evict in
+//! `inventory.rs`, and what of it goes first in `eviction.rs`; what all processes with this volume hold together is counted in
+//! `ledger.rs`.
+
+mod room;
 
 use std::fs::{self, File};
 use std::io;
@@ -8,23 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
-
 use super::STATE_DIR;
-use super::eviction::{Ghosts, Object, in_order, stamp};
-use super::inventory::{Class, Inventory, is_hash, is_orphan};
+use super::eviction::{Ghosts, stamp};
+use super::inventory::Inventory;
 use super::ledger::{Figures, Ledger, Room};
+use super::volume::Volume;
 use crate::gomod::Patterns;
 use crate::telemetry::Metrics;
 
 /// Eviction goes on until this share of the limit is left.
 const LOW_WATERMARK: f64 = 0.9;
-/// The newest objects that were never used again are spared as long as they are less than this share of the limit.
-const PROBATION: f64 = 0.1;
-/// The other processes hear of what is evicted each time when it is this share of the limit.
-const STEP: f64 = 0.01;
-/// How long it is believed what must be kept comes to. To find out takes a walk over the folder.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+/// How long it is believed what a walk over the folder found: it takes long.
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
 /// No limit lets the cache have more of its file system than this share: the rest is for what is being downloaded, and for what is
@@ -43,6 +41,8 @@ pub(super) struct Usage {
     ghosts: Mutex<Ghosts>,
     /// What must be kept, and when that was added up.
     kept: Mutex<Option<(Instant, Room)>>,
+    /// When the volume was counted because it was fuller than the figure.
+    doubted: Mutex<Option<Instant>>,
     /// There was no room when some was asked for last; it was said.
     refused: AtomicBool,
     /// The process ends: a long count is given up.
@@ -51,7 +51,7 @@ pub(super) struct Usage {
 }
 
 /// Room that was booked for what is about to become visible.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[must_use = "a count may have missed what it stands for"]
 pub(super) struct Booking {
     room: Room,
@@ -72,6 +72,7 @@ impl Usage {
             ledger,
             ghosts: Mutex::default(),
             kept: Mutex::default(),
+            doubted: Mutex::default(),
             refused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             metrics,
@@ -89,10 +90,12 @@ impl Usage {
     }
 
     /// Finds out how much the volume has. Blocks.
-    fn look_at_volume(&self) {
-        let size = statvfs(self.inventory.root()).ok().and_then(|volume| size_of(&volume));
+    fn look_at_volume(&self) -> Option<Volume> {
+        let volume = Volume::of(self.inventory.root());
+        let size = volume.as_ref().and_then(Volume::size);
         self.volume.store(size.map_or(u64::MAX, |size| share(size, OF_VOLUME)), Ordering::Relaxed);
         self.publish_limit();
+        volume
     }
 
     fn publish_limit(&self) {
@@ -137,6 +140,11 @@ impl Usage {
 
     /// Counts once. Returns what was booked meanwhile; nothing if `find` gave up.
     fn count(&self, find: impl FnOnce() -> Option<Room>) -> Option<Room> {
+        self.count_beside(&mut Booking::default(), find)
+    }
+
+    /// The same, and what was booked before and is not visible yet is booked anew.
+    fn count_beside(&self, booking: &mut Booking, find: impl FnOnce() -> Option<Room>) -> Option<Room> {
         let ((), before) = self.ledger.change(|figures| figures.begun += 1);
         let found = find()?;
         // What came while it was counted may have been counted or not: rather twice than never. What went may have been or
@@ -145,8 +153,10 @@ impl Usage {
             let since = figures.booked.minus(before.booked);
             figures.room = found.plus(since);
             figures.completed += 1;
+            figures.book(booking.room);
             since
         });
+        booking.begun = after.begun;
         self.publish(after.room);
         Some(since)
     }
@@ -170,35 +180,32 @@ impl Usage {
     /// # Errors
     /// There is none, like on a full disk: nothing is booked.
     pub(super) fn reserve(&self, incoming: Room) -> io::Result<Booking> {
-        self.reserve_by(incoming, &|path| fs::remove_file(path))
+        self.reserve_by(incoming, &|path| fs::remove_file(path), false)
     }
 
     /// Evicts as much as would have let something in that did not fit the volume, so that the next one does. What is the cache's own
     /// is all that helps: where others fill the volume, and the cache is far below its limit, nothing goes. Blocks.
     pub(super) fn make_way(&self, room: Room) {
-        if statvfs(self.inventory.root()).is_ok_and(|volume| volume.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        if Volume::of(self.inventory.root()).is_some_and(|volume| volume.is_read_only()) {
             return;
         }
         // The reason was told if there is none.
-        if let Ok(booking) = self.reserve(room) {
+        if let Ok(booking) = self.reserve_by(room, &|path| fs::remove_file(path), true) {
             self.settle(booking, room);
         }
     }
 
     /// The room is booked first, and the ledger is not locked while files are removed: that takes minutes where a volume is slow,
     /// and other processes have room to book too.
-    fn reserve_by(&self, incoming: Room, remove: Remove<'_>) -> io::Result<Booking> {
-        self.look_at_volume();
+    fn reserve_by(&self, incoming: Room, remove: Remove<'_>, has_failed: bool) -> io::Result<Booking> {
+        let volume = self.look_at_volume();
         let mut booking = self.book(incoming);
-        let mut made = if self.is_above_limit() { self.make_room(incoming, remove) } else { Ok(()) };
+        if !self.is_above_limit() && (has_failed || volume.is_some_and(|volume| volume.is_full())) {
+            self.doubt(&mut booking);
+        }
+        let mut made = if self.is_above_limit() { self.make_room(&mut booking, remove) } else { Ok(()) };
         if made.is_ok() && self.is_above_limit() {
-            // What may go is gone. Someone else removed files, and the figure is wrong; or there are some that can't be removed.
-            self.settle(booking, incoming);
-            self.scan();
-            booking = self.book(incoming);
-            if self.is_above_limit() {
-                made = Err(no_room("nothing is left that can be evicted, and the cache is above its limit: raise it"));
-            }
+            made = Err(no_room("nothing is left that can be evicted, and the cache is above its limit: raise it"));
         }
         if let Err(error) = made {
             self.settle(booking, incoming);
@@ -210,29 +217,6 @@ impl Usage {
         self.refused.store(false, Ordering::Relaxed);
         self.publish(self.ledger.last().room);
         Ok(booking)
-    }
-
-    /// Evicts until there is some room to spare, unless what must be kept leaves none: to evict the rest would change nothing.
-    fn make_room(&self, incoming: Room, remove: Remove<'_>) -> io::Result<()> {
-        let target = share(self.limit(), LOW_WATERMARK);
-        let is_hopeless = |kept: Room| kept.plus(incoming).bytes > target;
-        let refusal = || no_room("what must be kept leaves no room below the cache's limit: raise it");
-        // The batch before this one was refused a moment ago.
-        if self.kept().is_some_and(|(since, kept)| since.elapsed() < KEPT_FOR && is_hopeless(kept)) {
-            return Err(refusal());
-        }
-        for class in [Class::Zip, Class::Small, Class::PrivateZip] {
-            if self.ledger.last().room.bytes <= target {
-                break;
-            }
-            let (objects, kept) = self.inventory.objects(class);
-            *self.kept() = Some((Instant::now(), kept));
-            if is_hopeless(kept) {
-                return Err(refusal());
-            }
-            self.evict(class, objects, target, remove);
-        }
-        Ok(())
     }
 
     /// To be told when what was booked is visible. `surplus` is free again: what did not become visible after all, or took
@@ -274,46 +258,6 @@ impl Usage {
         }
     }
 
-    /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
-    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) {
-        let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
-        for object in in_order(objects, share(self.limit(), PROBATION)) {
-            if self.ledger.last().room.minus(freed).bytes <= target {
-                break;
-            }
-            if class == Class::Small && is_hash(&object.path) && !is_orphan(&object.path) {
-                continue;
-            }
-            // The zip before its hash: a visible zip always has one.
-            match remove(&object.path) {
-                Ok(()) => {}
-                // Another process was faster, and gives back the room.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    tracing::warn!(%error, path = %object.path.display(), "can't evict");
-                    continue;
-                }
-            }
-            let mut room = Room::of(object.size);
-            let hash_file = object.path.with_extension("ziphash");
-            if class != Class::Small && remove(&hash_file).is_ok() {
-                room = room.plus(Room::of(1));
-            }
-            self.inventory.remove_empty_folders(&object.path);
-            self.metrics.evictions.inc();
-            self.metrics.evicted_bytes.inc_by(room.bytes);
-            self.metrics.evicted_age.set(to_gauge(object.age()));
-            self.ghosts().remember(&object.path);
-            evicted += 1;
-            freed = freed.plus(room);
-            if freed.bytes >= share(self.limit(), STEP) {
-                completed = self.release(std::mem::take(&mut freed), completed);
-            }
-        }
-        self.release(freed, completed);
-        tracing::info!(evicted, "evicted objects to make room");
-    }
-
     fn is_above_limit(&self) -> bool {
         self.ledger.last().room.bytes > self.limit()
     }
@@ -332,15 +276,13 @@ impl Usage {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn doubted(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ghosts(&self) -> MutexGuard<'_, Ghosts> {
         self.ghosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The bytes of a file system that are not set aside for the superuser; nothing if it does not say.
-fn size_of(volume: &StatVfs) -> Option<u64> {
-    let set_aside = volume.f_bfree.saturating_sub(volume.f_bavail);
-    Some(volume.f_blocks.saturating_sub(set_aside).saturating_mul(volume.f_frsize)).filter(|size| *size > 0)
 }
 
 fn no_room(why: &'static str) -> io::Error {

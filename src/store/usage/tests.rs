@@ -1,6 +1,7 @@
 use super::*;
 use crate::store::ABANDONED;
 use crate::store::eviction::count_use;
+use crate::store::inventory::Class;
 
 const BLOCK: u64 = 4096;
 
@@ -136,7 +137,7 @@ fn an_eviction_that_takes_long_holds_up_nobody_and_loses_no_booking() {
                 }
                 fs::remove_file(path)
             };
-            let booking = slow.reserve_by(room(5), &hold_up).unwrap();
+            let booking = slow.reserve_by(room(5), &hold_up, false).unwrap();
             write(&path, 5);
             slow.settle(booking, Room::default());
         });
@@ -167,7 +168,7 @@ fn a_count_that_misses_already_what_is_being_evicted_is_believed() {
         }
         Ok(())
     };
-    let booking = usage.reserve_by(room(1), &remove).unwrap();
+    let booking = usage.reserve_by(room(1), &remove, false).unwrap();
     write(&folder.path().join("a.example/new/@v/v1.0.0.zip"), 1);
     usage.settle(booking, Room::default());
     let (figure, left) = (usage.ledger.last().room.bytes, on_disk(folder.path()));
@@ -181,7 +182,7 @@ fn a_restart_remembers_uses() {
     put(&account(folder.path(), 10), folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
     let file = File::open(folder.path().join("a.example/m/@v/v1.0.0.zip")).unwrap();
     assert!(count_use(&file).unwrap() && !count_use(&file).unwrap());
-    assert_eq!(account(folder.path(), 10).inventory.objects(Class::Zip).0.first().map(|o| o.uses), Some(1));
+    assert_eq!(account(folder.path(), 10).inventory.objects(Class::Zip).objects.first().map(|o| o.uses), Some(1));
 }
 
 #[test]
@@ -222,7 +223,9 @@ fn zips_go_before_the_rest_and_take_their_hash_along() {
 #[test]
 fn the_zips_of_private_modules_go_last() {
     let folder = tempfile::tempdir().unwrap();
-    let usage = account(folder.path(), 5);
+    let usage = account(folder.path(), 6);
+    // The account itself.
+    usage.scan();
     usage.set_private(Patterns::parse(["corp.example/*"]).unwrap().ignoring_case());
     put(&usage, folder.path(), "corp.example/!m/@v/v1.0.0.zip", 2);
     put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
@@ -252,7 +255,7 @@ fn what_must_be_kept_and_leaves_no_room_costs_nothing_else() {
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
         assert!(usage.is_refusing());
     }
-    assert_eq!(usage.ledger.last().room.bytes, 10 * BLOCK, "what is refused is not booked");
+    assert_eq!(usage.ledger.last().room.bytes, 11 * BLOCK, "what is refused is not booked; the account itself is counted");
     put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
     assert!(on_disk(folder.path()) <= 9 * BLOCK, "what fits beside it takes the place of others");
     assert!(!usage.is_refusing());
@@ -265,7 +268,7 @@ fn what_cannot_be_removed_lets_nothing_come_beside_it() {
     for i in 0..10 {
         put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
     }
-    let refused = usage.reserve_by(room(1), &|_| Err(io::ErrorKind::PermissionDenied.into())).map(drop);
+    let refused = usage.reserve_by(room(1), &|_| Err(io::ErrorKind::PermissionDenied.into()), false).map(drop);
     assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
     assert_eq!(on_disk(folder.path()), 10 * BLOCK);
 }
@@ -321,15 +324,51 @@ fn a_folder_goes_with_its_last_file() {
 
 #[test]
 fn way_is_made_for_what_did_not_fit_unless_it_is_others_who_fill_the_volume() {
-    for (limit, stay) in [(10, 5), (100, 9)] {
+    for (limit, stay) in [(10, 4), (100, 9)] {
         let folder = tempfile::tempdir().unwrap();
         let usage = account(folder.path(), limit);
+        // The account itself.
+        usage.scan();
         for i in 0..9 {
             put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
         }
         usage.make_way(room(4));
-        assert_eq!((on_disk(folder.path()), usage.ledger.last().room.bytes), (stay * BLOCK, stay * BLOCK), "{limit}");
+        assert_eq!((on_disk(folder.path()), usage.ledger.last().room.bytes), (stay * BLOCK, (stay + 1) * BLOCK), "{limit}");
         usage.make_way(room(4));
         assert_eq!(on_disk(folder.path()), stay * BLOCK, "once is enough");
     }
+}
+
+#[test]
+fn a_figure_that_is_too_high_costs_nothing_that_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 20);
+    for i in 0..18 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    for i in 0..16 {
+        fs::remove_file(folder.path().join(format!("a.example/m{i}/@v/v1.0.0.zip"))).unwrap();
+    }
+    for i in 0..12 {
+        put(&usage, folder.path(), &format!("a.example/n{i}/@v/v1.0.0.zip"), 1);
+    }
+    assert_eq!(on_disk(folder.path()), 14 * BLOCK, "two were there, and twelve came");
+    // And the account itself.
+    assert_eq!(usage.ledger.last().room.bytes, 15 * BLOCK);
+    for i in 0..12 {
+        put(&usage, folder.path(), &format!("a.example/o{i}/@v/v1.0.0.zip"), 1);
+    }
+    assert!((15 * BLOCK..=20 * BLOCK).contains(&on_disk(folder.path())), "the limit holds as before");
+}
+
+#[test]
+fn a_figure_that_is_too_low_is_put_right_when_the_volume_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    put(&usage, folder.path(), "a.example/m/@v/v1.0.0.zip", 1);
+    for i in 0..12 {
+        write(&folder.path().join(format!("a.example/copied{i}/@v/v1.0.0.zip")), 1);
+    }
+    usage.make_way(room(3));
+    assert_eq!(on_disk(folder.path()), 5 * BLOCK, "with the account itself, and what is to come, nine tenths");
 }

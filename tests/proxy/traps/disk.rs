@@ -33,9 +33,13 @@ impl Volume {
         self.0.path()
     }
 
+    fn cache(&self) -> PathBuf {
+        self.path().join("cache")
+    }
+
     /// Where what is not the cache's takes room, and does not count.
     fn ballast(&self) -> PathBuf {
-        self.path().join(".gomodcache/tmp/ballast")
+        self.path().join("ballast")
     }
 
     /// Leaves that much less to the cache.
@@ -82,7 +86,7 @@ async fn expect_kept(stage: &Stage, version: &str) {
 async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_again_when_there_is_room() {
     let Some(volume) = Volume::mount() else { return };
     let upstream = Upstream::start(tea).await;
-    let mut stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    let mut stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
     // The second zip does not fit beside the first.
     volume.take(500_000);
     expect_whole(&stage, "v1.0.0").await;
@@ -115,7 +119,7 @@ async fn a_full_disk_serves_what_it_has_and_passes_the_rest_through_and_keeps_ag
 async fn a_zip_that_does_not_fit_beside_the_others_makes_room_for_the_next_time() {
     let Some(volume) = Volume::mount() else { return };
     let upstream = Upstream::start(tea).await;
-    let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
     for version in ["v1.0.0", "v1.1.0", "v1.2.0"] {
         expect_whole(&stage, version).await;
         expect_kept(&stage, version).await;
@@ -130,13 +134,31 @@ async fn a_zip_that_does_not_fit_beside_the_others_makes_room_for_the_next_time(
 }
 
 #[tokio::test]
+async fn what_someone_copied_onto_the_volume_until_it_was_full_makes_room() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    expect_whole(&stage, "v1.0.0").await;
+    expect_kept(&stage, "v1.0.0").await;
+    let copied = volume.cache().join("corp.example/copied/@v");
+    std::fs::create_dir_all(&copied).unwrap();
+    let _the_last_does_not_fit =
+        (0..).map(|i| copied.join(format!("v1.{i}.0.zip"))).find(|path| std::fs::write(path, [0; 50_000]).is_err());
+    eventually("the zip is kept", async || {
+        expect_whole(&stage, "v1.1.0").await;
+        stage.has("v1.1.0.zip")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_volume_that_is_smaller_than_the_limit_does_not_fill_up() {
     let Some(volume) = Volume::mount() else { return };
     let upstream =
         Upstream::start(|asked: &Asked| if asked.is("zip") { Answer::ok(zip(asked.file().unwrap().0, 20_000)) } else { honest(asked) })
             .await;
     let generous = ProxyConfig { cache_limit: Some(50 << 30), ..config(&[&upstream]) };
-    let stage = Stage::on_volume(&generous, volume.path()).await;
+    let stage = Stage::on_volume(&generous, &volume.cache()).await;
     assert_eq!(stage.metric("gomodcache_cache_limit_bytes", &[]).await, f64::from(1_u32 << 20) * 0.95 - 0.2);
     // One and a half times what it has.
     for i in 0..60 {
@@ -155,7 +177,7 @@ async fn a_volume_that_is_smaller_than_the_limit_does_not_fill_up() {
 async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
     let Some(volume) = Volume::mount() else { return };
     let upstream = Upstream::start(tea).await;
-    let mut stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    let mut stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
     expect_whole(&stage, "v1.0.0").await;
     expect_kept(&stage, "v1.0.0").await;
     eventually("a volume that nobody writes", async || volume.remount("ro")).await;
@@ -179,7 +201,7 @@ async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() 
     let Some(volume) = Volume::mount() else { return };
     let changed = |asked: &Asked| Answer::ok(zip("v1.0.0", LONG - asked.before.min(1)));
     let upstream = Upstream::start(move |asked: &Asked| if asked.is("zip") { changed(asked) } else { honest(asked) }).await;
-    let stage = Stage::on_volume(&config(&[&upstream]), volume.path()).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
     eventually("a volume that nobody writes", async || volume.remount("ro")).await;
     assert!(stage.tea("v1.0.0.zip").await.is(&zip("v1.0.0", LONG)));
     eventually("it was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
