@@ -186,9 +186,6 @@ impl Usage {
     /// Evicts as much as would have let something in that did not fit the volume, so that the next one does. What is the cache's own
     /// is all that helps: where others fill the volume, and the cache is far below its limit, nothing goes. Blocks.
     pub(super) fn make_way(&self, room: Room) {
-        if Volume::of(self.inventory.root()).is_some_and(|volume| volume.is_read_only()) {
-            return;
-        }
         // The reason was told if there is none.
         if let Ok(booking) = self.reserve_by(room, &|path| fs::remove_file(path), true) {
             self.settle(booking, room);
@@ -199,6 +196,9 @@ impl Usage {
     /// and other processes have room to book too.
     fn reserve_by(&self, incoming: Room, remove: Remove<'_>, has_failed: bool) -> io::Result<Booking> {
         let volume = self.look_at_volume();
+        if volume.as_ref().is_some_and(Volume::is_read_only) {
+            return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the cache's volume is read-only: see the node's log"));
+        }
         let mut booking = self.book(incoming);
         if !self.is_above_limit() && (has_failed || volume.is_some_and(|volume| volume.is_full())) {
             self.doubt(&mut booking);
@@ -209,7 +209,7 @@ impl Usage {
         }
         if let Err(error) = made {
             self.settle(booking, incoming);
-            if !self.refused.swap(true, Ordering::Relaxed) {
+            if error.kind() == io::ErrorKind::StorageFull && !self.refused.swap(true, Ordering::Relaxed) {
                 tracing::error!(%error, limit = self.limit(), "what is new is not kept");
             }
             return Err(error);

@@ -2,6 +2,7 @@
 //! removed files by hand, or brought some.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{BELIEVED_FOR, Booking, LOW_WATERMARK, Remove, Usage, no_room, share, to_gauge};
@@ -48,7 +49,7 @@ impl Usage {
                 // By the count there may be room without eviction.
                 return if self.is_above_limit() { Err(refusal()) } else { Ok(()) };
             }
-            self.evict(class, stock.objects, target, remove);
+            self.evict(class, stock.objects, target, remove)?;
         }
         Ok(())
     }
@@ -65,7 +66,11 @@ impl Usage {
     }
 
     /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
-    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) {
+    ///
+    /// # Errors
+    /// The volume is read-only.
+    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) -> io::Result<()> {
+        let (mut failed, mut first): (u64, Option<(io::Error, PathBuf)>) = (0, None);
         let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
         for object in in_order(objects, share(self.limit(), PROBATION)) {
             if self.ledger.last().room.minus(freed).bytes <= target {
@@ -80,7 +85,13 @@ impl Usage {
                 // Another process was faster, and gives back the room.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
-                    tracing::warn!(%error, path = %object.path.display(), "can't evict");
+                    failed += 1;
+                    // Nor can any other be removed.
+                    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+                        first = Some((error, object.path));
+                        break;
+                    }
+                    first.get_or_insert((error, object.path));
                     continue;
                 }
             }
@@ -104,5 +115,8 @@ impl Usage {
         if evicted > 0 {
             tracing::info!(evicted, "evicted objects to make room");
         }
+        let Some((error, path)) = first else { return Ok(()) };
+        tracing::warn!(%error, path = %path.display(), failed, "can't evict");
+        if error.kind() == io::ErrorKind::ReadOnlyFilesystem { Err(error) } else { Ok(()) }
     }
 }

@@ -274,6 +274,23 @@ fn what_cannot_be_removed_lets_nothing_come_beside_it() {
 }
 
 #[test]
+fn nothing_more_is_tried_on_a_volume_that_became_read_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    for i in 0..10 {
+        put(&usage, folder.path(), &format!("a.example/m{i}/@v/v1.0.0.zip"), 1);
+    }
+    let tried = std::cell::Cell::new(0);
+    let remove = |_: &Path| {
+        tried.set(tried.get() + 1);
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    };
+    let refused = usage.reserve_by(room(1), &remove, false).map(drop).map_err(|error| error.kind());
+    assert_eq!((refused, tried.get()), (Err(io::ErrorKind::ReadOnlyFilesystem), 1));
+    assert!(!usage.is_refusing(), "it is not for the limit");
+}
+
+#[test]
 fn what_someone_else_removed_is_not_counted_for_ever() {
     let folder = tempfile::tempdir().unwrap();
     let usage = account(folder.path(), 10);

@@ -195,6 +195,24 @@ async fn a_read_only_disk_serves_what_it_has_and_passes_the_rest_through() {
     expect_kept(&stage, "v1.2.0").await;
 }
 
+#[tokio::test]
+async fn nothing_is_evicted_in_vain_from_a_read_only_disk() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let mut stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    for version in ["v1.0.0", "v1.1.0"] {
+        expect_whole(&stage, version).await;
+        expect_kept(&stage, version).await;
+    }
+    eventually("a volume that nobody writes", async || volume.remount("ro")).await;
+    // It holds more already.
+    stage.restart(&ProxyConfig { cache_limit: Some(400_000), ..config(&[&upstream]) }).await;
+    expect_whole(&stage, "v1.2.0").await;
+    eventually("the count of what was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
+    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::ReadOnly));
+    assert!(!stage.log().contains("evict"));
+}
+
 /// And it is what no database vouches for.
 #[tokio::test]
 async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() {
