@@ -36,6 +36,10 @@ impl Room {
         Self { bytes: bytes.div_ceil(BLOCK).saturating_mul(BLOCK), objects: 1 }
     }
 
+    pub(super) fn is_within(self, most: Self) -> bool {
+        self.bytes <= most.bytes && self.objects <= most.objects
+    }
+
     pub(super) fn plus(self, other: Self) -> Self {
         Self { bytes: self.bytes.saturating_add(other.bytes), objects: self.objects.saturating_add(other.objects) }
     }

@@ -43,6 +43,8 @@ pub(super) struct Usage {
     kept: Mutex<Option<(Instant, Room)>>,
     /// When the volume was counted because it was fuller than the figure.
     doubted: Mutex<Option<Instant>>,
+    /// When no more files could be evicted though the volume takes no more.
+    in_vain: Mutex<Option<Instant>>,
     /// There was no room when some was asked for last; it was said.
     refused: AtomicBool,
     /// The process ends: a long count is given up.
@@ -73,6 +75,7 @@ impl Usage {
             ghosts: Mutex::default(),
             kept: Mutex::default(),
             doubted: Mutex::default(),
+            in_vain: Mutex::default(),
             refused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             metrics,
@@ -199,13 +202,18 @@ impl Usage {
         if volume.as_ref().is_some_and(Volume::is_read_only) {
             return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the cache's volume is read-only: see the node's log"));
         }
+        let lacks_files = volume.as_ref().is_some_and(|volume| self.lacks_files(volume, incoming));
+        let is_full = lacks_files || volume.as_ref().is_some_and(Volume::is_full);
         let mut booking = self.book(incoming);
-        if !self.is_above_limit() && (has_failed || volume.is_some_and(|volume| volume.is_full())) {
+        if !self.is_above_limit() && (has_failed || is_full) {
             self.doubt(&mut booking);
         }
         let mut made = if self.is_above_limit() { self.make_room(&mut booking, remove) } else { Ok(()) };
         if made.is_ok() && self.is_above_limit() {
             made = Err(no_room("nothing is left that can be evicted, and the cache is above its limit: raise it"));
+        }
+        if let (Ok(()), Some(volume)) = (&made, volume.filter(|_| lacks_files)) {
+            made = self.make_files(&volume, &mut booking, remove);
         }
         if let Err(error) = made {
             self.settle(booking, incoming);
@@ -278,6 +286,10 @@ impl Usage {
 
     fn doubted(&self) -> MutexGuard<'_, Option<Instant>> {
         self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_vain(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.in_vain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ghosts(&self) -> MutexGuard<'_, Ghosts> {

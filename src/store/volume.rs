@@ -27,6 +27,11 @@ impl Volume {
         Some(volume.f_blocks.saturating_sub(set_aside).saturating_mul(volume.f_frsize)).filter(|size| *size > 0)
     }
 
+    /// How many files it may have, and how many more. Where that is nothing, it does not say.
+    pub(super) fn files(&self) -> (u64, u64) {
+        (self.0.f_files, self.0.f_favail)
+    }
+
     /// Whether next to no bytes are left.
     pub(super) fn is_full(&self) -> bool {
         self.0.f_bavail < self.0.f_blocks / SPARE

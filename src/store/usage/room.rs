@@ -9,11 +9,17 @@ use super::{BELIEVED_FOR, Booking, LOW_WATERMARK, Remove, Usage, no_room, share,
 use crate::store::eviction::{Object, in_order};
 use crate::store::inventory::{Class, Stock, is_hash, is_orphan};
 use crate::store::ledger::Room;
+use crate::store::volume::Volume;
+use crate::store::{STATE_DIR, is_exhausted, new_temp};
 
 /// The newest objects that were never used again are spared as long as they are less than this share of the limit.
 const PROBATION: f64 = 0.1;
 /// A figure that is wrong by more than this share of the limit is put right.
 const DRIFT: f64 = 0.05;
+/// The files of a volume are scarce when fewer are left than one in so many, beside what is to come.
+const FEW: u64 = 50;
+/// Of those, one in so many is made free then.
+const FREED: u64 = 20;
 /// The other processes hear of what is evicted each time when it is this share of the limit.
 const STEP: f64 = 0.01;
 
@@ -49,7 +55,38 @@ impl Usage {
                 // By the count there may be room without eviction.
                 return if self.is_above_limit() { Err(refusal()) } else { Ok(()) };
             }
+            self.evict(class, stock.objects, Room { bytes: target, objects: u64::MAX }, remove)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file system has next to no files left for what comes, however many bytes it has.
+    pub(super) fn lacks_files(&self, volume: &Volume, incoming: Room) -> bool {
+        let (all, left) = volume.files();
+        // One that says that none are left may mean nothing by it.
+        let is_true = || left > 0 || new_temp(&self.inventory.root().join(STATE_DIR).join("tmp")).is_err_and(|error| is_exhausted(&error));
+        all > 0 && left < (all / FEW).saturating_add(incoming.objects) && is_true()
+    }
+
+    /// Evicts where the file system lacks files: what has most of them first. Where they are others' files, nothing goes.
+    pub(super) fn make_files(&self, volume: &Volume, booking: &mut Booking, remove: Remove<'_>) -> io::Result<()> {
+        let (all, _) = volume.files();
+        let objects = self.ledger.last().room.objects;
+        // The folders of a module are files as well, as many as three for one object.
+        if objects < all / 4 || self.in_vain().is_some_and(|since| since.elapsed() < BELIEVED_FOR) {
+            return Ok(());
+        }
+        let target = objects.saturating_sub((all / FREED).saturating_add(booking.room.objects));
+        let target = Room { bytes: u64::MAX, objects: target };
+        for class in [Class::Small, Class::Zip, Class::PrivateZip] {
+            if self.ledger.last().room.is_within(target) {
+                return Ok(());
+            }
+            let stock = self.take_stock(class, booking);
             self.evict(class, stock.objects, target, remove)?;
+        }
+        if !self.ledger.last().room.is_within(target) {
+            *self.in_vain() = Some(Instant::now());
         }
         Ok(())
     }
@@ -65,15 +102,15 @@ impl Usage {
         stock
     }
 
-    /// Removes objects of a class until no more than `target` bytes are left. Another process may be doing so too.
+    /// Removes objects of a class until no more than `target` is left. Another process may be doing so too.
     ///
     /// # Errors
     /// The volume is read-only.
-    fn evict(&self, class: Class, objects: Vec<Object>, target: u64, remove: Remove<'_>) -> io::Result<()> {
+    fn evict(&self, class: Class, objects: Vec<Object>, target: Room, remove: Remove<'_>) -> io::Result<()> {
         let (mut failed, mut first): (u64, Option<(io::Error, PathBuf)>) = (0, None);
         let (mut evicted, mut freed, mut completed) = (0_u64, Room::default(), self.ledger.last().completed);
         for object in in_order(objects, share(self.limit(), PROBATION)) {
-            if self.ledger.last().room.minus(freed).bytes <= target {
+            if self.ledger.last().room.minus(freed).is_within(target) {
                 break;
             }
             if class == Class::Small && is_hash(&object.path) && !is_orphan(&object.path) {

@@ -16,10 +16,16 @@ const LONG: usize = 300_000;
 struct Volume(tempfile::TempDir);
 
 impl Volume {
-    /// Of one MiB. Only root may mount one; without root there is nothing to test, and it says so.
+    /// Of one MiB.
     fn mount() -> Option<Self> {
+        Self::mount_with("size=1m")
+    }
+
+    /// Only root may mount one; without root there is nothing to test, and it says so.
+    fn mount_with(options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,mode=755", "gomodcache-test"]).arg(folder.path()).status();
+        let options = format!("mode=755,{options}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "gomodcache-test"]).arg(folder.path()).status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
@@ -149,6 +155,38 @@ async fn what_someone_copied_onto_the_volume_until_it_was_full_makes_room() {
         stage.has("v1.1.0.zip")
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_volume_that_runs_out_of_files_before_bytes_takes_what_is_new_all_the_same() {
+    let Some(volume) = Volume::mount_with("size=64m,nr_inodes=400") else { return };
+    let upstream = Upstream::start(tea).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    for i in 0..600 {
+        assert_eq!(stage.tea(&format!("v1.{i}.0.info")).await.status, 200, "{i}");
+    }
+    expect_whole(&stage, "v1.600.0").await;
+    expect_kept(&stage, "v1.600.0").await;
+    assert!(stage.metric("gomodcache_evictions_total", &[]).await >= 200.0);
+    assert_eq!(stage.metric("gomodcache_uncached_total", &[]).await, 0.0);
+    assert_eq!(report(&stage).await.storage, None);
+}
+
+#[tokio::test]
+async fn where_others_use_up_the_files_of_a_volume_nothing_is_evicted() {
+    let Some(volume) = Volume::mount_with("size=64m,nr_inodes=400") else { return };
+    let upstream = Upstream::start(tea).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    expect_whole(&stage, "v1.0.0").await;
+    expect_kept(&stage, "v1.0.0").await;
+    std::fs::create_dir(volume.ballast()).unwrap();
+    let others = (0..).map(|i| volume.ballast().join(i.to_string()));
+    let _the_last_is_not_made = others.into_iter().find(|path| std::fs::write(path, []).is_err());
+    expect_whole(&stage, "v1.1.0").await;
+    eventually("the count of what was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 1.0).await;
+    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::Full));
+    assert_eq!(stage.metric("gomodcache_evictions_total", &[]).await, 0.0);
+    expect_kept(&stage, "v1.0.0").await;
 }
 
 #[tokio::test]
