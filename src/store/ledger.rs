@@ -122,9 +122,18 @@ impl Ledger {
 
 /// Waits for a lock that other processes with this volume may have.
 pub(super) fn lock(file: &File) {
+    wait_for(file, FlockOperation::NonBlockingLockExclusive);
+}
+
+/// Waits for one that any number of processes may have.
+pub(super) fn lock_shared(file: &File) {
+    wait_for(file, FlockOperation::NonBlockingLockShared);
+}
+
+fn wait_for(file: &File, operation: FlockOperation) {
     let until = Instant::now() + PATIENCE;
     loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(file, operation) {
             Ok(()) => return,
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(5));

@@ -11,6 +11,7 @@ mod memory;
 mod open;
 mod reader;
 mod scrub;
+mod temporary;
 mod tiles;
 mod trouble;
 mod usage;
@@ -20,10 +21,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use tempfile::TempPath;
 use tokio::sync::oneshot;
 
 pub use eviction::USE_INTERVAL;
@@ -38,13 +38,12 @@ use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
 use memory::Budget;
 use open::Root;
+use temporary::{ABANDONED, new_temp};
 use trouble::Trouble;
 use usage::Usage;
 
 /// The folder for our own state, below the cache's root.
 const STATE_DIR: &str = ".gomodcache";
-/// A temporary file older than this belongs to no running download, of this process or another.
-const ABANDONED: Duration = Duration::from_secs(3600);
 /// More than any file of our own has: a list of versions is the longest.
 const MAX_STATE: u64 = 16 << 20;
 
@@ -57,6 +56,8 @@ pub struct Store {
     /// For zips that the volume has no room for.
     memory: Arc<Budget>,
     trouble: Arc<Trouble>,
+    /// Keeps other processes from removing our temporary files.
+    _in_use: Arc<Option<File>>,
     metrics: Arc<Metrics>,
 }
 
@@ -70,7 +71,7 @@ pub enum Object {
 }
 
 impl Store {
-    /// Opens a folder, creates what is missing, removes temporary files that were abandoned and starts the thread that
+    /// Opens a folder, creates what is missing, removes temporary files whose process has gone and starts the thread that
     /// commits. `limit` is in bytes.
     ///
     /// # Errors
@@ -82,14 +83,7 @@ impl Store {
         {
             return Err(error);
         }
-        for entry in fs::read_dir(&tmp).into_iter().flatten().flatten() {
-            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
-            if age.is_some_and(|age| age > ABANDONED)
-                && let Err(error) = fs::remove_file(entry.path())
-            {
-                tracing::warn!(%error, "can't remove an abandoned temporary file");
-            }
-        }
+        let in_use = temporary::take_over(&tmp);
         // A folder that is not ours is found out now and not at the first download. A volume that is full or has become
         // read-only has hits to serve.
         let trouble = Trouble::default();
@@ -108,6 +102,7 @@ impl Store {
             committer,
             memory: Arc::default(),
             trouble: Arc::new(trouble),
+            _in_use: Arc::new(in_use),
             metrics: Arc::clone(metrics),
         })
     }
@@ -294,13 +289,6 @@ fn note_use(file: &File) {
 /// Whether a volume takes no more, and may still be read.
 fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// A temporary file. Group and others may read it: a volume is shared between pods of different users.
-fn new_temp(folder: &Path) -> io::Result<(File, TempPath)> {
-    use std::os::unix::fs::PermissionsExt;
-    let file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
-    Ok(file.into_parts())
 }
 
 /// The tagged versions that have an `.info` file in a folder `@v`, in their order.

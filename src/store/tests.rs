@@ -115,13 +115,37 @@ fn what_may_stay_is_not_replaced() {
 }
 
 #[test]
-fn only_an_old_temporary_file_is_removed_at_the_start() {
+fn temporary_files_go_at_the_start_unless_they_may_be_another_processs() {
     let folder = tempfile::tempdir().unwrap();
-    let tmp = open(folder.path()).state_dir().join("tmp");
+    let other = open(folder.path());
+    let tmp = other.state_dir().join("tmp");
     let (young, old) = (tmp.join("young"), tmp.join("old"));
-    fs::write(&young, "x").unwrap();
-    let file = File::create(&old).unwrap();
-    file.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60)).unwrap();
+    let left_over = || {
+        fs::write(&young, "x").unwrap();
+        File::create(&old).unwrap().set_modified(SystemTime::now() - ABANDONED * 2).unwrap();
+    };
+    left_over();
+    let third = open(folder.path());
+    assert!(young.exists() && !old.exists(), "two have it open");
+    drop(other);
     drop(open(folder.path()));
-    assert!(young.exists() && !old.exists());
+    assert!(young.exists(), "one still has");
+    drop(third);
+    left_over();
+    drop(open(folder.path()));
+    assert!(!young.exists() && !old.exists(), "nobody else has");
+    left_over();
+    fs::remove_file(tmp.with_extension("lock")).unwrap();
+    drop(open(folder.path()));
+    assert!(young.exists() && !old.exists(), "nobody knows");
+}
+
+#[test]
+fn a_full_volume_is_rid_of_old_temporary_files_while_the_process_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let old = store.state_dir().join("tmp/old");
+    File::create(&old).unwrap().set_modified(SystemTime::now() - ABANDONED * 2).unwrap();
+    store.usage.make_way(ledger::Room::of(1));
+    assert!(!old.exists());
 }

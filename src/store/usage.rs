@@ -266,6 +266,10 @@ impl Usage {
         }
     }
 
+    fn tmp(&self) -> PathBuf {
+        self.inventory.root().join(STATE_DIR).join("tmp")
+    }
+
     fn is_above_limit(&self) -> bool {
         self.ledger.last().room.bytes > self.limit()
     }

@@ -8,9 +8,10 @@ use std::time::Instant;
 use super::{BELIEVED_FOR, Booking, LOW_WATERMARK, Remove, Usage, no_room, share, to_gauge};
 use crate::store::eviction::{Object, in_order};
 use crate::store::inventory::{Class, Stock, is_hash, is_orphan};
+use crate::store::is_exhausted;
 use crate::store::ledger::Room;
+use crate::store::temporary::{new_temp, remove_abandoned};
 use crate::store::volume::Volume;
-use crate::store::{STATE_DIR, is_exhausted, new_temp};
 
 /// The newest objects that were never used again are spared as long as they are less than this share of the limit.
 const PROBATION: f64 = 0.1;
@@ -32,6 +33,8 @@ impl Usage {
         }
         *doubted = Some(Instant::now());
         drop(doubted);
+        // What is no object is not counted.
+        remove_abandoned(&self.tmp());
         self.count_beside(booking, || self.found());
     }
 
@@ -64,7 +67,7 @@ impl Usage {
     pub(super) fn lacks_files(&self, volume: &Volume, incoming: Room) -> bool {
         let (all, left) = volume.files();
         // One that says that none are left may mean nothing by it.
-        let is_true = || left > 0 || new_temp(&self.inventory.root().join(STATE_DIR).join("tmp")).is_err_and(|error| is_exhausted(&error));
+        let is_true = || left > 0 || new_temp(&self.tmp()).is_err_and(|error| is_exhausted(&error));
         all > 0 && left < (all / FEW).saturating_add(incoming.objects) && is_true()
     }
 
