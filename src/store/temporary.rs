@@ -17,8 +17,23 @@ pub(super) const ABANDONED: Duration = Duration::from_secs(3600);
 /// A temporary file. Group and others may read it: a volume is shared between pods of different users.
 pub(super) fn new_temp(folder: &Path) -> io::Result<(File, TempPath)> {
     use std::os::unix::fs::PermissionsExt;
-    let file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
-    Ok(file.into_parts())
+    let make = || tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder);
+    let made = match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_again(folder).and_then(|()| make()),
+        made => made,
+    };
+    Ok(made?.into_parts())
+}
+
+/// Makes the folders of our own that someone removed. Not the cache's: what is made in the place of a volume is not on it.
+fn make_again(tmp: &Path) -> io::Result<()> {
+    for folder in tmp.parent().into_iter().chain([tmp]) {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes what processes that have gone left behind: all there is if no other has the volume open, else what is old. As long as

@@ -149,3 +149,25 @@ fn a_full_volume_is_rid_of_old_temporary_files_while_the_process_runs() {
     store.usage.make_way(ledger::Room::of(1));
     assert!(!old.exists());
 }
+
+#[tokio::test]
+async fn the_folders_of_our_own_are_made_again_and_the_caches_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("cache");
+    let store = open(&root);
+    let [small, zip] = ["m/@v/v1.0.0.mod", "m/@v/v1.0.0.zip"].map(|name| root.join(name));
+    // At once: the committing thread still has the account to write.
+    let remove = |path: &Path, to: usize| fs::rename(path, folder.path().join(to.to_string())).unwrap();
+    for i in 0..2 {
+        remove(&store.state_dir(), 2 * i);
+        store.commit_bytes(Bytes::from_static(b"x"), small.clone()).await.unwrap();
+        remove(&store.state_dir(), 2 * i + 1);
+        let growing = Arc::new(store.growing().unwrap());
+        growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
+        store.commit_zip(growing, "h1:x".to_owned(), zip.clone()).await.unwrap();
+        assert!(small.exists() && zip.exists());
+    }
+    remove(&root, 4);
+    assert!(store.commit_bytes(Bytes::from_static(b"x"), small).await.is_err());
+    assert!(!root.exists(), "it is where a volume was");
+}

@@ -25,7 +25,7 @@ async fn the_volume_is_left_alone_before_the_first_bytes_and_after_the_last_hand
 #[tokio::test]
 async fn a_volume_that_takes_no_new_file_is_passed_by() {
     let folder = tempfile::tempdir().unwrap();
-    let growing = growing(&folder.path().join("gone"));
+    let growing = growing(&folder.path().join("gone/.gomodcache/tmp"));
     growing.append(vec![Bytes::from_static(b"memory")]).await.unwrap();
     let mut text = String::new();
     growing.reader().read_to_string(&mut text).unwrap();
