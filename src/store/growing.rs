@@ -16,13 +16,17 @@ use tempfile::TempPath;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::memory::{Budget, Share};
 use super::new_temp;
 use super::reader::Reader;
 use super::trouble::Trouble;
+use crate::budget::{Budget, Share};
 
 /// How many bytes wait for the verdict. A file that is not longer is not shown at all before it.
 pub const HELD_BACK: u64 = 64 << 10;
+
+/// For all downloads together, when the volume takes nothing: few zips are longer than some megabytes, and a full disk must not fill
+/// the memory as well.
+pub(super) const MAX_MEMORY: u64 = 256 << 20;
 
 /// How far a download has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -263,7 +267,7 @@ impl Growing {
                 *place = Place::Volume(path);
             }
             Place::Volume(_) => {}
-            Place::Memory(share) => share.grow(pieces.iter().map(|piece| piece.len() as u64).sum())?,
+            Place::Memory(share) => grow(share, pieces.iter().map(|piece| piece.len() as u64).sum())?,
         }
         let file = self.file();
         for piece in pieces {
@@ -275,7 +279,7 @@ impl Growing {
 
     fn move_to_memory(&self, written: u64) -> io::Result<Place> {
         let mut share = Share::of(&self.memory);
-        share.grow(written)?;
+        grow(&mut share, written)?;
         let file = in_memory()?;
         // The new file's own position is used by nobody else.
         io::copy(&mut self.reader().take(written), &mut &file)?;
@@ -289,6 +293,14 @@ impl Growing {
         }
         self.file().set_len(0)
     }
+}
+
+fn grow(share: &mut Share, bytes: u64) -> io::Result<()> {
+    if share.grow(bytes) {
+        return Ok(());
+    }
+    let text = format!("neither the volume nor the {} MiB of memory set aside for zips has room", MAX_MEMORY >> 20);
+    Err(io::Error::new(io::ErrorKind::StorageFull, text))
 }
 
 fn in_memory() -> io::Result<File> {

@@ -7,7 +7,6 @@ mod eviction;
 mod growing;
 mod inventory;
 mod ledger;
-mod memory;
 mod open;
 mod reader;
 mod scrub;
@@ -31,12 +30,12 @@ pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Observer, Report, Scrub};
 pub use tiles::kept_tile;
 
+use crate::budget::Budget;
 use crate::gomod::semver::compare_for_list;
 use crate::gomod::{ModulePath, Patterns, Request, Version};
 use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
-use memory::Budget;
 use open::Root;
 use temporary::{ABANDONED, new_temp};
 use trouble::Trouble;
@@ -100,7 +99,7 @@ impl Store {
             root: Arc::new(Root::open(root)?),
             usage,
             committer,
-            memory: Arc::default(),
+            memory: Budget::new(growing::MAX_MEMORY),
             trouble: Arc::new(trouble),
             _in_use: Arc::new(in_use),
             metrics: Arc::clone(metrics),

@@ -1,7 +1,7 @@
 use super::*;
 
 fn growing(folder: &std::path::Path) -> Arc<Growing> {
-    Arc::new(Growing::new(folder.to_owned(), Arc::default(), Arc::default()).unwrap())
+    Arc::new(Growing::new(folder.to_owned(), Budget::new(MAX_MEMORY), Arc::default()).unwrap())
 }
 
 fn files_in(folder: &std::path::Path) -> usize {
