@@ -15,7 +15,8 @@ pub struct HttpProxy {
     /// `http` or `https`, without userinfo, path, query or fragment. Private addresses are allowed.
     pub url: Url,
     /// Hosts that are reached directly, in the syntax of `NO_PROXY`'s entries: `corp.example` (and what is below it),
-    /// `.corp.example` (only what is below it), an address, a range of addresses, or `*`. Loopback always is.
+    /// `.corp.example` (only what is below it), an address, a range of addresses, or `*`; behind a host or an address `:443` for this
+    /// port only. Loopback always is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_proxy: Vec<String>,
     /// The name of a credential with user name and password, or with a token, in the credentials directory.
@@ -24,13 +25,13 @@ pub struct HttpProxy {
 }
 
 impl HttpProxy {
-    /// Whether a host is reached through the proxy.
+    /// Whether a host is reached through the proxy, at this port.
     #[must_use]
-    pub fn carries(&self, host: &str) -> bool {
+    pub fn carries(&self, host: &str, port: Option<u16>) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
         let is_loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        !is_loopback && !self.no_proxy.iter().any(|entry| matches(&entry.to_ascii_lowercase(), &host, address))
+        !is_loopback && !self.no_proxy.iter().any(|entry| matches(&entry.to_ascii_lowercase(), &host, address, port))
     }
 
     /// Checks what the types let through.
@@ -56,9 +57,13 @@ impl HttpProxy {
     }
 }
 
-fn matches(entry: &str, host: &str, address: Option<IpAddr>) -> bool {
+fn matches(entry: &str, host: &str, address: Option<IpAddr>, port: Option<u16>) -> bool {
     if entry == "*" {
         return true;
+    }
+    let (entry, only) = with_port(entry);
+    if only.is_some_and(|only| Some(only) != port) {
+        return false;
     }
     if let Some(address) = address {
         return entry.parse::<IpNet>().is_ok_and(|range| range.contains(&address)) || entry.parse() == Ok(address);
@@ -68,6 +73,14 @@ fn matches(entry: &str, host: &str, address: Option<IpAddr>) -> bool {
         Some(domain) => below(domain),
         None => host == entry || below(entry),
     }
+}
+
+/// An entry and the port that it is for. What has more colons than one is an IPv6 address, unless that stands in brackets.
+fn with_port(entry: &str) -> (&str, Option<u16>) {
+    let parsed = entry.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let of = parsed.filter(|(host, _)| !host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+    let (host, port) = of.map_or((entry, None), |(host, port)| (host, Some(port)));
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 #[cfg(test)]
@@ -82,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_form_of_no_proxy_is_read() {
-        assert!(!proxy(&["*"]).carries("modules.example"));
+        assert!(!proxy(&["*"]).carries("modules.example", Some(443)));
         let proxy = proxy(&["corp.example", ".lab.example", "*.dev.example", "192.0.2.7", "198.51.100.0/24", "2001:db8::/32"]);
         for direct in [
             "corp.example",
@@ -95,10 +108,28 @@ mod tests {
             "localhost",
             "127.0.0.1",
         ] {
-            assert!(!proxy.carries(direct), "{direct}");
+            assert!(!proxy.carries(direct, Some(443)), "{direct}");
         }
         for carried in ["notcorp.example", "lab.example", "dev.example", "192.0.2.8", "modules.example"] {
-            assert!(proxy.carries(carried), "{carried}");
+            assert!(proxy.carries(carried, Some(443)), "{carried}");
+        }
+    }
+
+    #[test]
+    fn an_entry_with_a_port_is_for_this_port_only() {
+        let proxy = proxy(&["corp.example:8443", "192.0.2.7:80", "[2001:db8::1]:443", "[2001:db8::2]", "2001:db8::3:443"]);
+        for (host, port, is_direct) in [
+            ("corp.example", 8443, true),
+            ("git.corp.example", 8443, true),
+            ("corp.example", 443, false),
+            ("192.0.2.7", 80, true),
+            ("192.0.2.7", 443, false),
+            ("[2001:db8::1]", 443, true),
+            ("[2001:db8::1]", 80, false),
+            ("[2001:db8::2]", 80, true),
+            ("[2001:db8::3:443]", 80, true),
+        ] {
+            assert_eq!(proxy.carries(host, Some(port)), !is_direct, "{host}:{port}");
         }
     }
 

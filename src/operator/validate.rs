@@ -202,7 +202,7 @@ fn needs(upstreams: &[config::Upstream], sumdb: Option<(&config::ChecksumDatabas
     let mut needs = Needs::new();
     let mut add = |host: String, port: u16, internal: bool| {
         // The proxy resolves and dials what goes through it.
-        if proxy.is_some_and(|proxy| proxy.carries(&host)) {
+        if proxy.is_some_and(|proxy| proxy.carries(&host, Some(port))) {
             return;
         }
         let need: &mut Need = needs.entry(host).or_default();

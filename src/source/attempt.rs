@@ -78,7 +78,8 @@ impl Upstream {
                 self.accept(response, wanted, skip).await
             }
             (StatusCode::PARTIAL_CONTENT, _) if here(wanted) > 0 && starts_at(&response, here(wanted)) => {
-                self.accept(response, wanted, 0).await
+                let whole = whole_length(&response);
+                self.accept_part(response, wanted, 0, whole).await
             }
             (StatusCode::NOT_MODIFIED, Some(state)) if is_own => Ok(Fetched::Bytes(state.body.clone())),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
@@ -141,6 +142,14 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 fn starts_at(response: &Response, offset: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
-    range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+    content_range(response).is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
+}
+
+/// The length of all that the answer is a part of, if it says so.
+fn whole_length(response: &Response) -> Option<u64> {
+    content_range(response)?.rsplit_once('/')?.1.parse().ok()
+}
+
+fn content_range(response: &Response) -> Option<&str> {
+    response.headers().get(CONTENT_RANGE)?.to_str().ok()
 }

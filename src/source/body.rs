@@ -20,6 +20,17 @@ const PIECES: usize = 32;
 impl Upstream {
     /// Takes a body. The first `skip` bytes of a zip are here already, from a transfer that broke.
     pub(super) async fn accept(&self, response: Response, wanted: &Wanted, skip: u64) -> Result<Fetched, FetchError> {
+        self.accept_part(response, wanted, skip, None).await
+    }
+
+    /// The same for an answer that may be a part of what was asked for. `whole`: the length of all of it, where that was said.
+    pub(super) async fn accept_part(
+        &self,
+        response: Response,
+        wanted: &Wanted,
+        skip: u64,
+        whole: Option<u64>,
+    ) -> Result<Fetched, FetchError> {
         if is_html(&response) {
             return Err(self.fault(Class::Verification, "answered with a web page".to_owned()).into());
         }
@@ -32,7 +43,7 @@ impl Upstream {
             // Its length and its ranges would be those of something else.
             Some(_) if encoding.is_some() => Err(self.encoded(&encoding.unwrap_or_default()).into()),
             Some(file) => {
-                self.zip_body(response, file, skip).await?;
+                self.zip_body(response, file, skip, whole).await?;
                 self.check_zip(wanted).await
             }
         }
@@ -42,11 +53,11 @@ impl Upstream {
         self.fault(Class::Verification, format!("answered with Content-Encoding {encoding:?}, and was asked for none"))
     }
 
-    async fn zip_body(&self, response: Response, file: &Arc<Growing>, mut skip: u64) -> Result<(), FetchError> {
+    async fn zip_body(&self, response: Response, file: &Arc<Growing>, mut skip: u64, whole: Option<u64>) -> Result<(), FetchError> {
         let here = file.progress().written;
         let too_large = || self.fault(Class::Verification, format!("answered with more than {MAX_ZIP_BYTES} bytes"));
         // A whole answer counts from zero, a partial one from where it goes on.
-        let promised = response.content_length().map(|rest| if skip > 0 { rest } else { here.saturating_add(rest) });
+        let promised = whole.or_else(|| response.content_length().map(|rest| if skip > 0 { rest } else { here.saturating_add(rest) }));
         if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
             return Err(too_large().into());
         }
@@ -58,7 +69,13 @@ impl Upstream {
         loop {
             let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
                 Ok(Some(ready)) => ready,
-                Ok(None) => return if file.progress().is_whole() { Ok(()) } else { Err(other_length().into()) },
+                Ok(None) if file.progress().is_whole() => return Ok(()),
+                // A range may be answered with a part of it, and the next try goes on there.
+                Ok(None) if whole.is_some() => {
+                    let fault = self.fault(Class::Connect, "broke off: answered with a part of the rest".to_owned());
+                    return Err(super::Fault { had_begun: true, ..fault }.into());
+                }
+                Ok(None) => return Err(other_length().into()),
                 Err(_) => return Err(self.silent().into()),
             };
             let mut good = Vec::with_capacity(ready.len());
@@ -102,7 +119,8 @@ impl Upstream {
     }
 
     fn broken(&self, error: reqwest::Error) -> super::Fault {
-        self.fault(Class::Connect, format!("broke off: {}", chain_text(&error.without_url())))
+        let fault = self.fault(Class::Connect, format!("broke off: {}", chain_text(&error.without_url())));
+        super::Fault { had_begun: true, ..fault }
     }
 
     fn silent(&self) -> super::Fault {

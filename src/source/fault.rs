@@ -108,13 +108,20 @@ pub struct Fault {
     pub reason: String,
     /// How long the upstream wants to be left alone.
     pub retry_after: Option<std::time::Duration>,
+    /// It had begun to answer: what broke is this answer, and not the upstream.
+    pub(super) had_begun: bool,
 }
 
 impl Fault {
     /// With a reason that may quote what an upstream sent: one line of it, and no long one.
     pub(super) fn new(class: Class, host: String, reason: String) -> Self {
         let is_line = reason.len() <= MAX_SENTENCE && !reason.contains(char::is_control);
-        Self { class, host, reason: if is_line { reason } else { sentence(&reason) }, retry_after: None }
+        Self { class, host, reason: if is_line { reason } else { sentence(&reason) }, retry_after: None, had_begun: false }
+    }
+
+    /// Whether nothing was heard, so that others would hear nothing either.
+    pub(super) fn is_silence(&self) -> bool {
+        self.class.is_silence() && !self.had_begun
     }
 
     /// Since when nothing was heard: of a connection that broke since it was asked for something, and of one that is silent until

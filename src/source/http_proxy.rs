@@ -33,7 +33,7 @@ impl Through {
 
     /// Whether a request goes through it.
     pub(super) fn carries(&self, url: &Url) -> bool {
-        url.host_str().is_some_and(|host| self.proxy.carries(host))
+        url.host_str().is_some_and(|host| self.proxy.carries(host, url.port_or_known_default()))
     }
 
     /// For a client.

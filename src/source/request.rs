@@ -17,6 +17,8 @@ use super::{Class, Fault};
 use crate::config::Credential;
 
 const MAX_REDIRECTS: usize = 10;
+/// What the client's error says before the reason for which there is no tunnel; its type is nobody else's.
+const TUNNEL: &str = "tunnel error: ";
 
 impl Upstream {
     /// Sends the request with some headers and follows redirects, each hop only where the configuration allows. What was let
@@ -157,6 +159,10 @@ impl Upstream {
 
     fn transport_fault(&self, error: &reqwest::Error) -> Fault {
         let text = chain_text(error);
+        if let Some((proxy, (_, why))) = self.proxy.as_ref().zip(text.split_once(TUNNEL)) {
+            let class = if why.contains("authorization required") { Class::Auth } else { Class::Connect };
+            return self.fault(class, format!("the HTTP proxy {} opens no tunnel to it: {why}", proxy.host()));
+        }
         let resolve = find_cause::<ResolveError>(error);
         let class = if resolve.is_some() {
             Class::Dns

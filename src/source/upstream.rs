@@ -22,6 +22,8 @@ use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
 use crate::telemetry::Metrics;
 
 const ATTEMPTS: u32 = 3;
+/// How often an HTTP/2 connection is asked whether it lives, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(10);
 /// An upstream that asks for a longer pause is not waited for: the client hears of it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3);
 
@@ -74,6 +76,11 @@ impl Upstream {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeouts.connect)
+            // All requests share one HTTP/2 connection. When its other end is gone and something between still acknowledges what is
+            // sent, nothing but a ping finds that out: every later request and every probe would wait on it.
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .http2_keep_alive_while_idle(true)
             .user_agent(concat!("gomodcache/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(resolver.clone()));
         if let Some(proxy) = proxy {
@@ -246,7 +253,7 @@ impl Upstream {
         let now = Instant::now();
         let mut breaker = self.breaker();
         match result {
-            Err(FetchError::Fault(fault)) if fault.class.is_silence() && fault.host == self.host => breaker.failed(fault.began(began), now),
+            Err(FetchError::Fault(fault)) if fault.is_silence() && fault.host == self.host => breaker.failed(fault.began(began), now),
             // Nobody need relay a database: to refuse it is no sign of trouble.
             Err(FetchError::Fault(fault)) if fault.class.is_trouble() && !wanted.is_offer() => breaker.complained(now),
             _ => breaker.answered(),

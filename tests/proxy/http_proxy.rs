@@ -118,7 +118,9 @@ async fn a_proxy_that_refuses_is_no_absence() {
     let proxy = Upstream::start(|_: &Asked| Answer::new("407 Proxy Authentication Required", "")).await;
     let tunnelled = Stage::start(&through(&proxy.url(), &["https://modules.example"])).await;
     let got = tunnelled.tea("v1.0.0.mod").await;
-    assert!(got.status == 502 && got.text().contains("proxy authorization required"), "{got:?}");
+    let says = "the HTTP proxy 127.0.0.1 opens no tunnel to it: proxy authorization required\ncheck the credential";
+    assert!(got.status == 502 && got.text().contains(says), "{got:?}");
+    assert_eq!(proxy.take_seen().len(), 1, "a wrong password is not tried again: some proxies lock its owner out");
     let plain = Stage::start(&through(&proxy.url(), &["http://modules.example"])).await;
     let got = plain.tea("v1.0.0.mod").await;
     assert!(got.status == 502 && got.text().contains("407 Proxy Authentication Required"), "{got:?}");

@@ -67,6 +67,7 @@ mod files;
 pub(crate) mod lists;
 mod long_answers;
 mod packages;
+mod parts;
 mod paths;
 mod redirects;
 mod sumdb;
