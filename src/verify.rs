@@ -58,7 +58,15 @@ fn write_text(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
         let moved = if finding.quarantined { " (moved to .gomodcache/quarantine)" } else { "" };
         writeln!(out, "{}: {}{moved}", finding.path.display(), finding.problem)?;
     }
-    let Report { objects, bytes, vouched, findings } = report;
+    for path in &report.disputed {
+        writeln!(
+            out,
+            "{}: it is what was seen first, and a checksum database says otherwise: right only if its module is private, or no database is \
+             used; if one is, the proxy's own scrub asks it",
+            path.display()
+        )?;
+    }
+    let Report { objects, bytes, vouched, disputed: _, findings } = report;
     writeln!(
         out,
         "{objects} objects, {:.1} MiB; {vouched} vouched for by a checksum database; {} broken",

@@ -65,10 +65,10 @@ struct Cache {
 }
 
 async fn cache(upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
-    cache_that_scrubs("24h", upstream, folder, gosumdb).await
+    cache_that_scrubs("24h", upstream, folder, gosumdb, None).await
 }
 
-async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
+async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb: &str, private: Option<&str>) -> Cache {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
         .args(["proxy", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--cache-dir"])
@@ -77,6 +77,7 @@ async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb:
         .env("GOPROXY", format!("file://{},http://127.0.0.1:1", upstream.display()))
         .env("GOSUMDB", gosumdb)
         .env("GOMODCACHE_SCRUB_EVERY", every)
+        .envs(private.map(|modules| ("GONOSUMDB", modules)))
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -96,6 +97,17 @@ impl Cache {
         let response = client.get(format!("{}/corp.example/!tea/@v/{file}", self.url)).send().await.unwrap();
         (response.status().as_u16(), String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned())
     }
+}
+
+/// Whether a file or folder is there within ten seconds.
+async fn exists(path: &Path) -> bool {
+    for _ in 0..200 {
+        if path.exists() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 /// Whether a file of the cache is there within two seconds.
@@ -235,7 +247,7 @@ async fn what_was_kept_while_no_database_was_asked_is_judged_by_the_next_one() {
         }
     }
     let (_database, address, key) = database(folder.path(), &sums);
-    let cache = cache_that_scrubs("1s", &lying, &cached, &format!("{key} http://{address}")).await;
+    let cache = cache_that_scrubs("1s", &lying, &cached, &format!("{key} http://{address}"), None).await;
     let (quarantine, look_ups) = (cached.join(".gomodcache/quarantine"), database_folder(&cached, &key).join("lookup/corp.example"));
     let judged = || quarantine.join("corp.example/!tea/@v/v1.0.0.zip").exists() && look_ups.join("!tea@v1.1.0").exists();
     for _ in 0..200 {
@@ -249,4 +261,34 @@ async fn what_was_kept_while_no_database_was_asked_is_judged_by_the_next_one() {
     assert!(status == 502 && text.contains("the checksum database says h1:"), "{status} {text}");
     assert!(cached.join("corp.example/!tea/@v/v1.1.0.zip").exists(), "what the database vouches for stays");
     assert_eq!(cache.get("v1.1.0.zip").await.0, 200);
+}
+
+/// A company's patched copy of a public version.
+#[tokio::test]
+async fn what_the_database_contradicted_before_its_module_was_private_stays_through_the_scrubs() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("public"), &[("v1.0.0", "package tea\n")]);
+    let patched = folder.path().join("up");
+    upstream(&patched, &[("v1.0.0", "package tea // patched\n")]);
+    let cached = folder.path().join("cache");
+    let (_database, address, key) = database(folder.path(), &sums);
+    let gosumdb = format!("{key} http://{address}");
+    {
+        let public = cache(&patched, &cached, &gosumdb).await;
+        assert_eq!(public.get("v1.0.0.zip").await.0, 502);
+        let answers = database_folder(&cached, &key);
+        assert!(exists(&answers.join("lookup/corp.example/!tea@v1.0.0")).await && exists(&answers.join("tile")).await);
+    }
+    let private = cache_that_scrubs("1s", &patched, &cached, &gosumdb, Some("corp.example/*")).await;
+    for file in ["v1.0.0.zip", "v1.0.0.mod"] {
+        assert_eq!(private.get(file).await.0, 200);
+        assert!(is_kept(&cached, file).await);
+    }
+    let (files, quarantine) = (cached.join("corp.example/!tea/@v"), cached.join(".gomodcache/quarantine/corp.example/!tea/@v"));
+    // When the second is found, the scrub that found the first has read everything.
+    for broken in ["v1.0.0.mod", "v1.1.0.mod"] {
+        std::fs::write(files.join(broken), "").unwrap();
+        assert!(exists(&quarantine.join(broken)).await, "{broken}");
+    }
+    assert!(files.join("v1.0.0.zip").exists() && !quarantine.join("v1.0.0.zip").exists());
 }

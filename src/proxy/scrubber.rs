@@ -90,6 +90,10 @@ impl Observer for Slow {
         }
     }
 
+    fn is_asked_about(&self, request: &Request) -> Option<bool> {
+        Some(self.live.verify().asks_about(request))
+    }
+
     fn seen(&mut self, report: &Report, length: u64) -> bool {
         let Lasting { metrics, memory, .. } = &self.lasting;
         metrics.scrubbed.inc();

@@ -125,10 +125,22 @@ impl Verify {
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The database that is asked about a version's zip or go.mod file, if one is.
+    fn judge_of<'a>(&'a self, request: &'a Request) -> Option<(&'a Arc<Database>, &'a ModulePath, &'a Version)> {
+        let (module, version) = summed(request)?;
+        let database = self.database.as_ref().filter(|_| self.mode == ChecksumMode::Verify && !self.is_private(module))?;
+        Some((database, module, version))
+    }
+
+    /// Whether a database is asked about this.
+    pub(super) fn asks_about(&self, request: &Request) -> bool {
+        self.judge_of(request).is_some()
+    }
+
     /// Starts to ask the database, for what it has sums of: versions' zips and go.mod files.
     pub(super) fn look_up(&self, request: &Request, chain: &Arc<Chain>) -> Option<LookUp> {
-        let (module, version) = summed(request)?;
-        let database = self.database.clone().filter(|_| self.mode == ChecksumMode::Verify && !self.is_private(module))?;
+        let (database, module, version) = self.judge_of(request)?;
+        let database = Arc::clone(database);
         let (module, version, chain) = (module.clone(), version.clone(), Arc::clone(chain));
         let mut task = JoinSet::new();
         task.spawn(async move {

@@ -1,0 +1,172 @@
+use std::io::Write;
+
+use super::*;
+use crate::gomod::{HASH_BYTES, Hash, ModulePath, Version};
+
+const LOOKUP: &str = ".gomodcache/sumdb/sum.example/db+00000001/lookup/a.example/m@v1.0.0";
+const TILE: &str = ".gomodcache/sumdb/sum.example/db+00000001/tile/8/0/000.p/8";
+
+fn zip(text: &str) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    writer.start_file("a.example/m@v1.0.0/m.go", zip::write::SimpleFileOptions::default()).unwrap();
+    writer.write_all(text.as_bytes()).unwrap();
+    writer.finish().unwrap().into_inner()
+}
+
+fn put(root: &Path, below: &str, bytes: &[u8]) {
+    let path = root.join(below);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn good(root: &Path) -> String {
+    let bytes = zip("package m");
+    let (module, version) = (ModulePath::new("a.example/m").unwrap(), Version::new("v1.0.0").unwrap());
+    let h1 = hash_zip(io::Cursor::new(&bytes), &module, &version).unwrap();
+    put(root, "a.example/m/@v/v1.0.0.zip", &bytes);
+    put(root, "a.example/m/@v/v1.0.0.ziphash", h1.as_bytes());
+    put(root, "a.example/m/@v/v1.0.0.mod", b"module a.example/m\n");
+    put(root, "a.example/m/@v/v1.0.0.info", br#"{"Version":"v1.0.0"}"#);
+    look_up(root, &record(&h1));
+    h1
+}
+
+fn look_up(root: &Path, record: &str) {
+    put(root, LOOKUP, format!("7\n{record}\nnote\n").as_bytes());
+    // Seven other records, and this one.
+    let hash = Hash::of_record(record.as_bytes()).0;
+    put(root, TILE, &[&[0; 7 * HASH_BYTES], &hash[..]].concat());
+}
+
+fn record(zip: &str) -> String {
+    let go_mod = hash_go_mod(b"module a.example/m\n");
+    format!("a.example/m v1.0.0 {zip}\na.example/m v1.0.0/go.mod {go_mod}\n")
+}
+
+/// Who knows nothing, and goes on.
+struct Nobody;
+
+impl Observer for Nobody {
+    fn seen(&mut self, _report: &Report, _length: u64) -> bool {
+        true
+    }
+}
+
+/// Whose configuration asks a database about everything, which does not answer, or about nothing.
+struct Configured(bool);
+
+impl Observer for Configured {
+    fn is_asked_about(&self, _request: &Request) -> Option<bool> {
+        Some(self.0)
+    }
+
+    fn seen(&mut self, _report: &Report, _length: u64) -> bool {
+        true
+    }
+}
+
+fn scrub(root: &Path) -> Report {
+    Scrub::new(root, true).unwrap().run(&mut Nobody)
+}
+
+#[test]
+fn a_good_cache_has_no_findings_and_a_database_vouches_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    good(folder.path());
+    put(folder.path(), "a.example/m/@v/list", b"v1.0.0\n");
+    put(folder.path(), "a.example/m/@v/v1.0.0.lock", b"");
+    let report = scrub(folder.path());
+    assert_eq!((report.objects, report.vouched, report.findings), (3, 2, vec![]));
+}
+
+#[test]
+fn what_is_broken_is_found_with_its_reason_and_moved_away() {
+    let breaks: [(&str, &[u8], &str); 7] = [
+        ("a.example/m/@v/v1.0.0.mod", b"", "it is empty"),
+        ("a.example/m/@v/v1.0.0.zip", b"torn", "zip"),
+        ("a.example/m/@v/v1.0.0.zip", &zip("package evil"), ".ziphash beside it says"),
+        ("a.example/m/@v/v1.0.0.mod", b"module evil", "the checksum database says"),
+        ("a.example/m/@v/v1.0.0.info", br#"{"Version":"v1.0.1"}"#, "its name says v1.0.0"),
+        ("a.example/m/@v/v1.0.0.info", b"{", "not JSON"),
+        ("a.example/m/@v/v1.0.0.ziphash", b"h1:other", ".ziphash beside it says h1:other"),
+    ];
+    for (path, bytes, says) in breaks {
+        let folder = tempfile::tempdir().unwrap();
+        good(folder.path());
+        put(folder.path(), path, bytes);
+        let findings = scrub(folder.path()).findings;
+        assert_eq!(findings.len(), 1, "{path}: {findings:?}");
+        assert!(findings[0].problem.contains(says) && findings[0].quarantined, "{findings:?}");
+        let gone = folder.path().join(&findings[0].path);
+        assert!(!gone.exists() && folder.path().join(".gomodcache/quarantine").join(&findings[0].path).exists());
+        assert_eq!(scrub(folder.path()).findings, vec![]);
+    }
+}
+
+#[test]
+fn a_look_up_condemns_nothing_that_is_damaged_or_that_nobody_has_proven() {
+    let folder = tempfile::tempdir().unwrap();
+    let h1 = good(folder.path());
+    let other = h1.replacen("h1:", "h1:x", 1);
+    put(folder.path(), LOOKUP, format!("7\n{}\nnote\n", record(&other)).as_bytes());
+    let report = scrub(folder.path());
+    assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
+    good(folder.path());
+    put(folder.path(), TILE, &[0; 8 * HASH_BYTES]);
+    assert_eq!(scrub(folder.path()).vouched, 0, "the tile is damaged");
+    fs::remove_file(folder.path().join(TILE)).unwrap();
+    assert_eq!(scrub(folder.path()).vouched, 0, "it was evicted");
+    // The key was changed, and so was what the database says.
+    good(folder.path());
+    let (before, record) = ("db+00000002", record(&other));
+    put(folder.path(), &LOOKUP.replace("db+00000001", before), format!("7\n{record}\nnote\n").as_bytes());
+    let hash = Hash::of_record(record.as_bytes()).0;
+    put(folder.path(), &TILE.replace("db+00000001", before), &[&[0; 7 * HASH_BYTES], &hash[..]].concat());
+    let report = scrub(folder.path());
+    assert_eq!((report.vouched, report.findings), (2, vec![]));
+    fs::remove_dir_all(folder.path().join(".gomodcache/sumdb/sum.example").join(before)).unwrap();
+    // Of a database that is only relayed, whose key nobody gave.
+    good(folder.path());
+    let database = |key: &str| folder.path().join(".gomodcache/sumdb/sum.example").join(key);
+    fs::rename(database("db+00000001"), database("db")).unwrap();
+    put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module a.example/m // by hand\n");
+    let report = scrub(folder.path());
+    assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
+}
+
+#[test]
+fn without_a_database_the_first_sum_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    good(folder.path());
+    fs::remove_dir_all(folder.path().join(".gomodcache/sumdb")).unwrap();
+    put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.mod", b"h1:first");
+    let findings = scrub(folder.path()).findings;
+    assert!(findings.len() == 1 && findings[0].problem.contains("seen first says h1:first"), "{findings:?}");
+}
+
+/// A company's patched copy of a public version: the database was asked once, then the module became private.
+#[test]
+fn what_was_seen_first_stands_against_an_earlier_answer_unless_the_database_is_asked_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let h1 = good(folder.path());
+    look_up(folder.path(), &record(&h1.replacen("h1:", "h1:x", 1)));
+    let zip = Path::new("a.example/m/@v/v1.0.0.zip");
+    let run = |observer: &mut dyn Observer| Scrub::new(folder.path(), false).unwrap().run(observer);
+    let says = |report: &Report| (report.findings.iter().map(|finding| finding.path.clone()).collect(), report.disputed.clone());
+    for observer in [&mut Nobody as &mut dyn Observer, &mut Configured(true), &mut Configured(false)] {
+        assert_eq!(says(&run(observer)), (vec![zip.to_owned()], vec![]), "nothing was seen first");
+    }
+    put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip", h1.as_bytes());
+    assert_eq!(says(&run(&mut Configured(false))), (vec![], vec![]));
+    assert_eq!(says(&run(&mut Configured(true))), (vec![zip.to_owned()], vec![]), "nobody asked it then, and now it has the say");
+    assert_eq!(says(&run(&mut Nobody)), (vec![], vec![zip.to_owned()]), "nobody knows whether it is asked");
+}
+
+#[test]
+fn without_quarantine_nothing_is_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    good(folder.path());
+    put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module evil");
+    let report = Scrub::new(folder.path(), false).unwrap().run(&mut Nobody);
+    assert!(!report.findings[0].quarantined && folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
+}
