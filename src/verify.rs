@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::store::{Observer, Report, Scrub};
+use crate::store::{Finding, Observer, Report, Scrub};
 
 const PROGRESS: Duration = Duration::from_millis(500);
 
@@ -55,8 +55,12 @@ impl Observer for Progress {
 
 fn write_text(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     for finding in &report.findings {
-        let moved = if finding.quarantined { " (moved to .gomodcache/quarantine)" } else { "" };
-        writeln!(out, "{}: {}{moved}", finding.path.display(), finding.problem)?;
+        let done = match finding {
+            Finding { quarantined: true, .. } => " (moved to .gomodcache/quarantine)",
+            Finding { mended: true, .. } => " (written anew)",
+            _ => "",
+        };
+        writeln!(out, "{}: {}{done}", finding.path.display(), finding.problem)?;
     }
     for path in &report.disputed {
         writeln!(

@@ -1,14 +1,15 @@
 //! Whether what is on disk is still what was verified: every object is read and held against what is known of it.
 //!
-//! A zip must have the hash beside it; a zip and a go.mod file the sums that the checksum database gave, or that were seen
-//! first; an `.info` file the version of its name. What fails is moved to a quarantine, and the next request fetches it
-//! anew: nothing is served that is known to be broken, and nothing is destroyed that someone may want to look at.
+//! A zip and a go.mod file must have the sums that the checksum database gave, or that were seen first; a zip the hash beside it,
+//! which is written anew where one of these vouches for the zip; an `.info` file the version of its name. What fails is moved to a
+//! quarantine, and the next request fetches it anew: nothing is served that is known to be broken, and nothing is destroyed that
+//! someone may want to look at.
 //!
 //! A database's key is not at hand here. Its look-ups count if they were proven when they came, and if their record stands in a
 //! tile that was: that of a damaged one does not. Who can ask the database is an [`Observer`] and hears of what is left.
 
 use std::fs;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
@@ -34,6 +35,8 @@ pub struct Finding {
     pub problem: String,
     /// Whether it was moved away.
     pub quarantined: bool,
+    /// Whether it was written anew: a zip's hash, where others vouch for the zip.
+    pub mended: bool,
 }
 
 /// What a scrub saw.
@@ -82,7 +85,7 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// `quarantine`: broken objects are moved to `.gomodcache/quarantine/`.
+    /// `quarantine`: broken objects are moved to `.gomodcache/quarantine/`, and hashes of good zips written anew.
     ///
     /// # Errors
     /// The folder can't be read.
@@ -146,13 +149,18 @@ impl Scrub {
                 })?;
                 let beside = match read_text(&path.with_extension("ziphash")) {
                     // Evicted while it was read, the hash with it.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
-                        return Err(wrong("it has no .ziphash beside it"));
-                    }
-                    read => read?,
+                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) && path.exists() => None,
+                    read => Some(read?),
                 };
-                same(&h1, beside.trim(), "the .ziphash beside it")?;
-                self.witnesses.know(request, &h1, observer)
+                let beside = beside.as_deref().map(str::trim);
+                let fits = beside == Some(&h1);
+                // A zip that its own hash does not know is no question to a database: the disk has damaged one of the two.
+                match (self.witnesses.know(request, &h1, fits, observer)?, beside) {
+                    (known, _) if fits => Ok(known),
+                    (Known::ByItself, Some(hash)) => same(&h1, hash, "the .ziphash beside it").map(|()| Known::ByItself),
+                    (Known::ByItself, None) => Err(wrong("it has no .ziphash beside it")),
+                    (_, hash) => Err(Problem::Hash { is: hash.map_or("is missing".to_owned(), |hash| format!("says {hash}")), h1 }),
+                }
             }
             Request::Mod(..) => {
                 let file = read_at_most(path, MAX_GO_MOD_BYTES)?;
@@ -162,7 +170,7 @@ impl Scrub {
                 if file.is_empty() {
                     return Err(wrong("it is empty, and every go.mod file names its module"));
                 }
-                self.witnesses.know(request, &hash_go_mod(&file), observer)
+                self.witnesses.know(request, &hash_go_mod(&file), true, observer)
             }
             Request::Info(_, version) => {
                 let info =
@@ -174,19 +182,42 @@ impl Scrub {
     }
 
     fn found(&self, path: &Path, problem: &Problem) -> Finding {
-        let below = self.below(path);
-        let to = self.root.join(STATE_DIR).join("quarantine").join(&below);
-        let mut text = problem.to_string();
-        let mut quarantined = false;
-        if self.quarantine && matches!(problem, Problem::Wrong(_)) {
-            let moved = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::rename(path, &to));
-            match moved {
-                Ok(()) => quarantined = true,
-                Err(error) => text = format!("{text}; and it can't be moved away: {error}"),
+        let mut finding = Finding { path: self.below(path), problem: problem.to_string(), quarantined: false, mended: false };
+        let done = match problem {
+            Problem::Hash { h1, .. } => {
+                finding.path.set_extension("ziphash");
+                finding.mended = self.quarantine;
+                self.quarantine.then(|| self.write_hash(path, h1).map_err(|error| format!("it can't be written anew: {error}")))
             }
+            Problem::Wrong(_) => {
+                finding.quarantined = self.quarantine;
+                self.quarantine.then(|| self.move_away(path, &finding.path).map_err(|error| format!("it can't be moved away: {error}")))
+            }
+            Problem::Io(_) => None,
+        };
+        if let Some(Err(error)) = done {
+            (finding.quarantined, finding.mended) = (false, false);
+            finding.problem = format!("{}; and {error}", finding.problem);
         }
-        tracing::error!(path = %below.display(), problem = text, quarantined, "a cached object is broken");
-        Finding { path: below, problem: text, quarantined }
+        let Finding { path, problem, quarantined, mended } = &finding;
+        tracing::error!(path = %path.display(), problem, quarantined, mended, "a cached object is broken");
+        finding
+    }
+
+    fn move_away(&self, path: &Path, below: &Path) -> io::Result<()> {
+        let to = self.root.join(STATE_DIR).join("quarantine").join(below);
+        to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::rename(path, to)
+    }
+
+    /// Writes the hash beside a zip.
+    fn write_hash(&self, zip: &Path, h1: &str) -> io::Result<()> {
+        let tmp = self.root.join(STATE_DIR).join("tmp");
+        fs::create_dir_all(&tmp)?;
+        let (mut file, temp) = super::new_temp(&tmp)?;
+        file.write_all(h1.as_bytes())?;
+        file.sync_all()?;
+        temp.persist(zip.with_extension("ziphash")).map_err(|error| error.error)
     }
 }
 
@@ -202,6 +233,9 @@ enum Problem {
     Io(io::Error),
     #[error("{0}")]
     Wrong(String),
+    /// The zip is what others say, and its `.ziphash` is not.
+    #[error("it {is}, and the zip beside it is {h1}, as it should be")]
+    Hash { is: String, h1: String },
 }
 
 impl From<io::Error> for Problem {

@@ -81,14 +81,13 @@ fn a_good_cache_has_no_findings_and_a_database_vouches_for_it() {
 
 #[test]
 fn what_is_broken_is_found_with_its_reason_and_moved_away() {
-    let breaks: [(&str, &[u8], &str); 7] = [
+    let breaks: [(&str, &[u8], &str); 6] = [
         ("a.example/m/@v/v1.0.0.mod", b"", "it is empty"),
         ("a.example/m/@v/v1.0.0.zip", b"torn", "zip"),
-        ("a.example/m/@v/v1.0.0.zip", &zip("package evil"), ".ziphash beside it says"),
+        ("a.example/m/@v/v1.0.0.zip", &zip("package evil"), "the checksum database says"),
         ("a.example/m/@v/v1.0.0.mod", b"module evil", "the checksum database says"),
         ("a.example/m/@v/v1.0.0.info", br#"{"Version":"v1.0.1"}"#, "its name says v1.0.0"),
         ("a.example/m/@v/v1.0.0.info", b"{", "not JSON"),
-        ("a.example/m/@v/v1.0.0.ziphash", b"h1:other", ".ziphash beside it says h1:other"),
     ];
     for (path, bytes, says) in breaks {
         let folder = tempfile::tempdir().unwrap();
@@ -100,6 +99,41 @@ fn what_is_broken_is_found_with_its_reason_and_moved_away() {
         let gone = folder.path().join(&findings[0].path);
         assert!(!gone.exists() && folder.path().join(".gomodcache/quarantine").join(&findings[0].path).exists());
         assert_eq!(scrub(folder.path()).findings, vec![]);
+    }
+}
+
+#[test]
+fn a_hash_that_is_damaged_or_missing_condemns_no_zip_that_others_vouch_for() {
+    type Damage<'a> = (&'a dyn Fn(&Path), &'a str);
+    let damages: [Damage<'_>; 3] = [
+        (&|hash| fs::write(hash, "h1:other").unwrap(), "h1:other"),
+        (&|hash| fs::remove_file(hash).unwrap(), ".ziphash"),
+        (&|hash| fs::remove_file(hash).and_then(|()| std::os::unix::fs::symlink("/dev/zero", hash)).unwrap(), ".ziphash"),
+    ];
+    for (damage, says) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let h1 = good(folder.path());
+        let (zip, hash) = (folder.path().join("a.example/m/@v/v1.0.0.zip"), folder.path().join("a.example/m/@v/v1.0.0.ziphash"));
+        for _database_then_first_seen in 0..2 {
+            damage(&hash);
+            let before = fs::symlink_metadata(&hash).map(|metadata| metadata.len()).ok();
+            let only_looked_at = Scrub::new(folder.path(), false).unwrap().run(&mut Nobody).findings;
+            assert!(only_looked_at.len() == 1 && !only_looked_at[0].mended, "{only_looked_at:?}");
+            assert_eq!(fs::symlink_metadata(&hash).map(|metadata| metadata.len()).ok(), before);
+            let findings = scrub(folder.path()).findings;
+            assert!(findings.len() == 1 && findings[0].mended && !findings[0].quarantined, "{findings:?}");
+            assert_eq!(findings[0].path, Path::new("a.example/m/@v/v1.0.0.ziphash"));
+            assert_eq!(fs::read_to_string(&hash).unwrap(), h1);
+            assert!(zip.exists() && scrub(folder.path()).findings.is_empty());
+            fs::remove_dir_all(folder.path().join(".gomodcache/sumdb")).ok();
+            put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip", h1.as_bytes());
+        }
+        // It is the only witness.
+        damage(&hash);
+        fs::remove_dir_all(folder.path().join(".gomodcache/first-seen")).unwrap();
+        let findings = scrub(folder.path()).findings;
+        assert!(findings.len() == 1 && findings[0].quarantined && findings[0].problem.contains(says), "{findings:?}");
+        assert!(!zip.exists());
     }
 }
 
