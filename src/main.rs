@@ -66,7 +66,7 @@ struct VerifyArgs {
     /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
     #[arg(long)]
     cache_dir: Option<PathBuf>,
-    /// Move what is broken to .gomodcache/quarantine, so that it is fetched anew.
+    /// Move what is broken to .gomodcache/quarantine, so that it is fetched anew, and write anew the .ziphash of a good zip.
     #[arg(long)]
     quarantine: bool,
     /// Whom the output is for.
@@ -163,7 +163,7 @@ async fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         Command::Verify(args) => {
             let cache_dir = args.cache_dir.map_or_else(default_cache_dir, Ok)?;
             if !verify::verify(&cache_dir, args.quarantine, args.output, &mut std::io::stdout())? {
-                return Err("the cache holds broken objects".into());
+                return Err("the cache holds objects that are broken or can't be read".into());
             }
         }
         Command::Proxy(args) => {

@@ -73,7 +73,7 @@ fn write_text(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let Report { objects, bytes, vouched, disputed: _, findings } = report;
     writeln!(
         out,
-        "{objects} objects, {:.1} MiB; {vouched} vouched for by a checksum database; {} broken",
+        "{objects} objects, {:.1} MiB; {vouched} vouched for by a checksum database; {} broken or unreadable",
         mebibytes(*bytes),
         findings.len()
     )

@@ -47,6 +47,8 @@ fn scrub(mut slow: Slow) -> std::io::Result<()> {
         return Ok(());
     }
     let report = Scrub::new(store.root(), true)?.run(&mut slow);
+    // A folder may be the last that was found.
+    slow.heed(&report);
     tracing::info!(objects = report.objects, bytes = report.bytes, vouched = report.vouched, broken = report.findings.len(), "scrubbed");
     Ok(())
 }
@@ -63,6 +65,17 @@ struct Slow {
 }
 
 impl Slow {
+    /// Counts what was found since it was called last.
+    fn heed(&mut self, report: &Report) {
+        let new = report.findings.get(self.known..).unwrap_or_default();
+        if !new.is_empty() {
+            self.known = report.findings.len();
+            self.lasting.metrics.quarantined.inc_by(new.iter().map(|finding| u64::from(finding.quarantined)).sum());
+            // What is broken on disk is broken in memory, too.
+            self.lasting.memory.forget();
+        }
+    }
+
     fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.stop.is_cancelled() {
@@ -95,14 +108,8 @@ impl Observer for Slow {
     }
 
     fn seen(&mut self, report: &Report, length: u64) -> bool {
-        let Lasting { metrics, memory, .. } = &self.lasting;
-        metrics.scrubbed.inc();
-        if report.findings.len() > self.known {
-            self.known = report.findings.len();
-            metrics.quarantined.inc_by(report.findings.last().map_or(0, |finding| u64::from(finding.quarantined)));
-            // What is broken on disk is broken in memory, too.
-            memory.forget();
-        }
+        self.lasting.metrics.scrubbed.inc();
+        self.heed(report);
         self.rest(Duration::from_secs(length) / RATE);
         !self.stop.is_cancelled()
     }

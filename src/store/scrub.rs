@@ -8,7 +8,7 @@
 //! A database's key is not at hand here. Its look-ups count if they were proven when they came, and if their record stands in a
 //! tile that was: that of a damaged one does not. Who can ask the database is an [`Observer`] and hears of what is left.
 
-use std::fs;
+use std::fs::{self, DirEntry, FileType};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ const MAX_HASH: u64 = 1 << 10;
 /// What is wrong with one object.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// Relative to the cache's folder.
+    /// Relative to the cache's folder. An object, or a folder that can't be read.
     pub path: PathBuf,
     /// A sentence.
     pub problem: String,
@@ -52,7 +52,7 @@ pub struct Report {
     /// What is as it was seen first, and not as a checksum database's answer on the volume says: right for a module that the database
     /// is not asked about. Only where no [`Observer`] knows of which modules it is asked.
     pub disputed: Vec<PathBuf>,
-    /// What is broken.
+    /// What is broken or can't be read.
     pub findings: Vec<Finding>,
 }
 
@@ -99,13 +99,15 @@ impl Scrub {
         let mut report = Report::default();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
-            let mut entries: Vec<_> = fs::read_dir(&folder).into_iter().flatten().flatten().collect();
+            let mut entries = self.entries(&folder, &mut report);
             // In another order each time, so that what one scrub did not come to, another one does.
             entries.shuffle(&mut rand::rng());
-            for entry in entries {
-                let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            for (entry, kind) in entries {
+                let path = entry.path();
                 if kind.is_dir() {
-                    if path != self.root.join(STATE_DIR) {
+                    if self.is_place_of_file(&path) {
+                        report.findings.push(self.found(&path, &wrong("it is a folder, where a file should be")));
+                    } else if path != self.root.join(STATE_DIR) {
                         folders.push(path);
                     }
                     continue;
@@ -128,6 +130,44 @@ impl Scrub {
             }
         }
         report
+    }
+
+    /// What lies in a folder. One that can't be read is a finding: nobody knows what is in it.
+    fn entries(&self, folder: &Path, report: &mut Report) -> Vec<(DirEntry, FileType)> {
+        let mut entries = Vec::new();
+        let mut read = || {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                match entry.file_type() {
+                    Ok(kind) => entries.push((entry, kind)),
+                    // Evicted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        match read() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound && self.may_hold_modules(folder) => {
+                report.findings.push(self.found(folder, &Problem::Io(error)));
+            }
+            _ => {}
+        }
+        entries
+    }
+
+    /// Whether modules may lie in a folder: their paths begin with a host's name. A disk's own `lost+found` or `.snapshot` is nobody's to
+    /// read.
+    fn may_hold_modules(&self, folder: &Path) -> bool {
+        let below = self.below(folder);
+        below.iter().next().is_none_or(|first| first.to_string_lossy().find('.').is_some_and(|dot| dot > 0))
+    }
+
+    /// Whether an object or a zip's hash belongs here; the proxy can't put it in a folder's place.
+    fn is_place_of_file(&self, path: &Path) -> bool {
+        let is_hash = path.extension().is_some_and(|extension| extension == "ziphash");
+        let object = if is_hash { path.with_extension("zip") } else { path.to_owned() };
+        self.request(&object).is_some_and(|request| request.is_immutable())
     }
 
     fn below(&self, path: &Path) -> PathBuf {
@@ -207,6 +247,12 @@ impl Scrub {
     fn move_away(&self, path: &Path, below: &Path) -> io::Result<()> {
         let to = self.root.join(STATE_DIR).join("quarantine").join(below);
         to.parent().map_or(Ok(()), fs::create_dir_all)?;
+        // What was moved away there before makes room, be it a file or a folder.
+        match fs::symlink_metadata(&to) {
+            Ok(there) if there.is_dir() => fs::remove_dir_all(&to)?,
+            Ok(_) => fs::remove_file(&to)?,
+            Err(_) => {}
+        }
         fs::rename(path, to)
     }
 

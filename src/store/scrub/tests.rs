@@ -169,6 +169,45 @@ fn a_look_up_condemns_nothing_that_is_damaged_or_that_nobody_has_proven() {
 }
 
 #[test]
+fn a_folder_in_the_place_of_a_file_is_found_and_moved_away_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for ends in ["zip", "mod", "ziphash"] {
+        let below = format!("a.example/m/@v/v1.0.0.{ends}");
+        // The second time there is a folder in the quarantine already, and then a file comes.
+        for _ in 0..2 {
+            good(folder.path());
+            fs::remove_file(folder.path().join(&below)).unwrap();
+            put(folder.path(), &format!("{below}/x/y"), b"");
+            let findings = scrub(folder.path()).findings;
+            let found =
+                findings.iter().find(|finding| finding.path == Path::new(&below) && finding.problem.contains("is a folder")).unwrap();
+            assert!(found.quarantined && !folder.path().join(&below).is_dir(), "{findings:?}");
+            assert!(folder.path().join(".gomodcache/quarantine").join(&below).join("x/y").exists());
+            scrub(folder.path());
+        }
+    }
+    good(folder.path());
+    put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"");
+    assert!(scrub(folder.path()).findings[0].quarantined);
+    assert!(folder.path().join(".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod").is_file());
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_found_but_for_the_disks_own() {
+    let folder = tempfile::tempdir().unwrap();
+    good(folder.path());
+    // A name that no folder can be opened by, for whoever runs this.
+    let scrub = Scrub::new(folder.path(), false).unwrap();
+    for (below, is_found) in [("a.example/m", true), ("lost+found", false), (".snapshot", false)] {
+        let mut report = Report::default();
+        scrub.entries(&folder.path().join(below).join("x".repeat(300)), &mut report);
+        assert_eq!(report.findings.len(), usize::from(is_found), "{below}: {:?}", report.findings);
+        scrub.entries(&folder.path().join(below).join("evicted"), &mut report);
+        assert_eq!(report.findings.len(), usize::from(is_found), "{below}");
+    }
+}
+
+#[test]
 fn without_a_database_the_first_sum_counts() {
     let folder = tempfile::tempdir().unwrap();
     good(folder.path());
