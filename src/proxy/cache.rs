@@ -20,7 +20,7 @@ use super::verify::{Verdict, Verify};
 use crate::config::{LookAhead, WhenUnavailable};
 use crate::gomod::{ModulePath, Request, hash_go_mod};
 use crate::source::{Chain, Check, FetchError, Fetched, Wanted};
-use crate::store::{Growing, Object, Store};
+use crate::store::{First, Growing, Object, Store};
 use crate::sumdb;
 
 /// How long an upstream's "not found" for a file of a version is believed: an early request of a new tag must not hide it.
@@ -297,7 +297,8 @@ impl Cache {
         };
         // What an earlier configuration's sources gave is good for who asked then.
         if verdict == Verdict::Good && reporter.epoch() == self.memory.epoch() {
-            self.keep(content, hash, file).await;
+            let first = verify.first(request, &hash);
+            self.keep(content, hash, first, file).await;
         }
     }
 
@@ -319,14 +320,20 @@ impl Cache {
         verdict
     }
 
-    async fn keep(&self, content: Content, hash: String, file: PathBuf) {
+    async fn keep(&self, content: Content, hash: String, first: Option<First>, file: PathBuf) {
         let commit = match content {
-            Content::Small(bytes) | Content::Passing(bytes) => self.store.commit_bytes(bytes, file.clone()).await,
-            Content::Zip(growing) => self.store.commit_zip(growing, hash, file.clone()).await,
+            Content::Small(bytes) | Content::Passing(bytes) => self.store.commit_bytes(bytes, first, file.clone()).await,
+            Content::Zip(growing) => self.store.commit_zip(growing, hash, first, file.clone()).await,
         };
-        if let Err(error) = commit {
+        match commit {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                tracing::error!(%error, file = %file.display(), "the version was changed while two processes fetched it; it is not kept");
+                // What this one answered may be there, and is not what the volume has.
+                self.memory.forget();
+            }
             // Whoever asked has its answer: a full disk must not fail a build.
-            tracing::error!(%error, file = %file.display(), "can't write the volume; the object was passed through uncached");
+            Err(error) => tracing::error!(%error, file = %file.display(), "can't write the volume; the object was passed through uncached"),
         }
     }
 

@@ -268,7 +268,7 @@ impl Live {
     /// Keeps a configuration that was good, for a start at which there is none.
     async fn remember(self: Arc<Self>, look: Look) {
         let Some(files) = &self.files else { return };
-        if let Err(error) = files.store.commit_bytes(Bytes::from(look.config), files.last_good.clone()).await {
+        if let Err(error) = files.store.commit_bytes(Bytes::from(look.config), None, files.last_good.clone()).await {
             tracing::warn!(%error, "can't keep the last good configuration");
         }
     }

@@ -13,7 +13,7 @@ use crate::config::{ChecksumMode, ProxyConfig, WhenUnavailable};
 use crate::gomod::{ModulePath, Patterns, Request, Version};
 use crate::report::sentence;
 use crate::source::{Chain, FetchError};
-use crate::store::Store;
+use crate::store::{First, Store};
 use crate::sumdb::{Database, Missing, Sums, verifier};
 use crate::telemetry::Metrics;
 
@@ -216,7 +216,8 @@ impl Verify {
             // The volume may take no more, and the version may change all the same.
             None => {
                 let first = self.first.get_with_by_ref(path.as_str(), || hash.into());
-                // Never this one's in its place, nor in that of what another process saw: a changed version would be the first.
+                // Before the object, which is kept only if this stands there. Never this one's in its place, nor in that of what another
+                // process saw: a changed version would be the first.
                 self.store.commit_later_unless(Bytes::copy_from_slice(first.as_bytes()), file, |there| !there.is_empty());
                 first
             }
@@ -225,6 +226,12 @@ impl Verify {
             return Verdict::Good;
         }
         Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed"))
+    }
+
+    /// What an object must be to be kept, if no database is asked about it.
+    pub(super) fn first(&self, request: &Request, hash: &str) -> Option<First> {
+        let is_compared = summed(request).is_some() && !self.asks_about(request);
+        is_compared.then(|| First { file: self.first_seen(request), hash: hash.to_owned() })
     }
 
     fn first_seen(&self, request: &Request) -> PathBuf {

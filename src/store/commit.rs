@@ -15,10 +15,15 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::{oneshot, watch};
 
-use super::ledger::{self, Room};
-use super::open::{own_file, read_at_most};
+use super::ledger::Room;
+use super::open::read_at_most;
 use super::usage::Usage;
 use super::{Growing, MAX_STATE};
+pub use first::First;
+use place::{exclusive, place};
+
+mod first;
+mod place;
 
 /// What arrives within this time of each other shares its syncs.
 const GROUP: Duration = Duration::from_millis(100);
@@ -34,8 +39,6 @@ const QUEUE: usize = 4096;
 const BEHIND: usize = QUEUE / 2;
 /// How long a download waits for a disk that has fallen behind.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a folder is made anew that another process removes.
-const TRIES: u32 = 8;
 /// A tenth of the share that the other threads have of a busy processor.
 const NICE: i32 = 10;
 
@@ -43,6 +46,7 @@ const NICE: i32 = 10;
 pub(super) struct Commit {
     pub(super) content: Content,
     pub(super) to: PathBuf,
+    pub(super) first: Option<First>,
     pub(super) done: oneshot::Sender<io::Result<()>>,
 }
 
@@ -271,9 +275,9 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
     let mut staged = Vec::with_capacity(batch.len());
     for commit in batch {
         let room = commit.room();
-        let Commit { content, to, done } = commit;
+        let Commit { content, to, first, done } = commit;
         match stage(content, &to, tmp) {
-            Ok(files) => staged.push((files, room, done)),
+            Ok(files) => staged.push((files, first, room, done)),
             Err(error) => {
                 surplus = surplus.plus(room);
                 answer(done, Err(error));
@@ -284,11 +288,13 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
     let synced = sync(files().map(|f| f.temp.path()), tmp);
     let mut folders = BTreeSet::new();
     let mut results = Vec::with_capacity(staged.len());
-    for (files, room, done) in staged {
+    for (files, first, room, done) in staged {
         let result = match &synced {
-            Ok(()) => files.into_iter().try_for_each(|file| {
-                surplus = surplus.plus(rename(file, tmp, &mut folders, usage)?);
-                Ok(())
+            Ok(()) => first.map_or(Ok(()), First::stands).and_then(|()| {
+                files.into_iter().try_for_each(|file| {
+                    surplus = surplus.plus(rename(file, tmp, &mut folders, usage)?);
+                    Ok(())
+                })
             }),
             Err(error) => Err(copy(error)),
         };
@@ -357,26 +363,6 @@ fn rename(file: Staged, tmp: &Path, folders: &mut BTreeSet<PathBuf>, usage: &Usa
     drop(lock);
     folders.insert(folder.to_owned());
     Ok(replaced)
-}
-
-/// A lock that only one process with this volume has. It goes with the file.
-fn exclusive(tmp: &Path) -> io::Result<File> {
-    let file = own_file(&tmp.with_file_name("replace.lock"))?;
-    ledger::lock(&file);
-    Ok(file)
-}
-
-/// Gives a file its name. A folder that is missed is made: it is new, or another process evicted the last file in it, which it
-/// may do again at any time.
-fn place(temp: &Path, to: &Path, folder: &Path) -> io::Result<()> {
-    let mut placed = fs::rename(temp, to);
-    for _ in 0..TRIES {
-        if !placed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            break;
-        }
-        placed = fs::create_dir_all(folder).and_then(|()| fs::rename(temp, to));
-    }
-    placed
 }
 
 fn copy(error: &io::Error) -> io::Error {

@@ -25,6 +25,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub use commit::First;
 pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Observer, Report, Scrub};
@@ -206,12 +207,13 @@ impl Store {
         self.committer.caught_up().await;
     }
 
-    /// Makes a small object visible under a path. Returns when it is.
+    /// Makes a small object visible under a path, if it is what was seen `first`, where that must be so. Returns when it is.
     ///
     /// # Errors
-    /// It could not be written, synced or renamed; nothing new is visible then.
-    pub async fn commit_bytes(&self, bytes: Bytes, to: PathBuf) -> io::Result<()> {
-        self.commit(Content::Bytes(bytes), to).await
+    /// It could not be written, synced or renamed, or is not what was seen first ([`io::ErrorKind::InvalidData`]); nothing new is
+    /// visible then.
+    pub async fn commit_bytes(&self, bytes: Bytes, first: Option<First>, to: PathBuf) -> io::Result<()> {
+        self.commit(Content::Bytes(bytes), first, to).await
     }
 
     /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
@@ -226,7 +228,7 @@ impl Store {
 
     fn send_later(&self, content: Content, to: PathBuf) {
         let (done, _nobody_waits) = oneshot::channel();
-        if let Err(error) = self.committer.send(Commit { content, to, done }) {
+        if let Err(error) = self.committer.send(Commit { content, to, first: None, done }) {
             tracing::debug!(%error, "not kept");
         }
     }
@@ -235,13 +237,13 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::commit_bytes`].
-    pub async fn commit_zip(&self, zip: Arc<Growing>, h1: String, to: PathBuf) -> io::Result<()> {
-        self.commit(Content::Zip(zip, h1), to).await
+    pub async fn commit_zip(&self, zip: Arc<Growing>, h1: String, first: Option<First>, to: PathBuf) -> io::Result<()> {
+        self.commit(Content::Zip(zip, h1), first, to).await
     }
 
-    async fn commit(&self, content: Content, to: PathBuf) -> io::Result<()> {
+    async fn commit(&self, content: Content, first: Option<First>, to: PathBuf) -> io::Result<()> {
         let (done, result) = oneshot::channel();
-        let result = match self.committer.send(Commit { content, to, done }) {
+        let result = match self.committer.send(Commit { content, to, first, done }) {
             Ok(()) => result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended"))),
             Err(error) => Err(error),
         };

@@ -24,7 +24,7 @@ async fn only_tags_are_listed_from_what_is_cached() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let versions = ["v1.1.0", "v1.0.0", "v0.0.0-20240102030405-abcdefabcdef"];
-    let commits = versions.map(|version| store.commit_bytes(Bytes::from_static(b"{}"), store.path(&info(version))));
+    let commits = versions.map(|version| store.commit_bytes(Bytes::from_static(b"{}"), None, store.path(&info(version))));
     futures::future::try_join_all(commits).await.unwrap();
     assert_eq!(store.cached_versions(&ModulePath::new("corp.example/A").unwrap()), ["v1.0.0", "v1.1.0"]);
 }
@@ -36,7 +36,7 @@ async fn a_visible_zip_has_its_hash_and_what_is_dropped_leaves_nothing() {
     let to = folder.path().join("corp.example/!a/@v/v1.0.0.zip");
     let growing = Arc::new(store.growing().unwrap());
     growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
-    store.commit_zip(growing, "h1:x".to_owned(), to.clone()).await.unwrap();
+    store.commit_zip(growing, "h1:x".to_owned(), None, to.clone()).await.unwrap();
     assert_eq!((fs::read(&to).unwrap(), fs::read(to.with_extension("ziphash")).unwrap()), (b"zip".to_vec(), b"h1:x".to_vec()));
     let dropped = Arc::new(store.growing().unwrap());
     dropped.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_visible_zip_has_its_hash_and_what_is_dropped_leaves_nothing() {
 async fn small_objects_are_read_whole_and_long_ones_are_opened() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.commit_bytes(Bytes::from_static(b"12345"), folder.path().join("x")).await.unwrap();
+    store.commit_bytes(Bytes::from_static(b"12345"), None, folder.path().join("x")).await.unwrap();
     assert!(matches!(store.read(&folder.path().join("x"), 5), Ok(Some(Object::Small(bytes))) if bytes == "12345"));
     assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
     assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
@@ -112,6 +112,32 @@ fn what_may_stay_is_not_replaced() {
         assert_eq!(fs::read_to_string(&to).unwrap(), newest);
     }
     assert_eq!(fs::read_dir(open(folder.path()).state_dir().join("tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_no_database_vouches_for_is_kept_only_as_what_was_seen_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = [open(folder.path()), open(folder.path())];
+    let file = folder.path().join(STATE_DIR).join("first-seen/a.example/m/@v/v1.0.0.zip");
+    let to = folder.path().join("a.example/m/@v/v1.0.0.zip");
+    let commit = async |store: &Store, hash: &str| {
+        let growing = Arc::new(store.growing().unwrap());
+        growing.append(vec![Bytes::from(hash.to_owned())]).await.unwrap();
+        let first = First { file: file.clone(), hash: hash.to_owned() };
+        store.commit_zip(growing, hash.to_owned(), Some(first), to.clone()).await
+    };
+    let refused = commit(&stores[0], "h1:one").await.unwrap_err();
+    assert!(refused.to_string().contains("could not be written") && !to.exists(), "{refused}");
+    // Two processes that were told different things at once.
+    for (store, hash, is_kept) in [(&stores[0], "h1:one", true), (&stores[1], "h1:other", false)] {
+        store.commit_later_unless(Bytes::from(hash), file.clone(), |there| !there.is_empty());
+        match commit(store, hash).await {
+            Ok(()) => assert!(is_kept),
+            Err(error) => assert!(!is_kept && error.kind() == io::ErrorKind::InvalidData, "{error}"),
+        }
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), fs::read_to_string(&to).unwrap().as_str()), ("h1:one", "h1:one"));
+        assert_eq!(fs::read_to_string(to.with_extension("ziphash")).unwrap(), "h1:one");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn on_a_dead_disk(places: usize) -> (Committer, mpsc::Receiver<Commit>) {
 }
 
 fn a_commit() -> Commit {
-    Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), done: oneshot::channel().0 }
+    Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), first: None, done: oneshot::channel().0 }
 }
 
 fn send(committer: &Committer) -> io::Result<()> {
@@ -88,7 +88,9 @@ async fn what_finds_no_room_beside_what_must_be_kept_is_answered_like_what_a_ful
     let committer = Committer::start(tmp, usage).unwrap();
     let (done, result) = oneshot::channel();
     let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
-    committer.send(Commit { content: Content::Bytes(Bytes::from_static(b"module a.example/m\n")), to: to.clone(), done }).unwrap();
+    committer
+        .send(Commit { content: Content::Bytes(Bytes::from_static(b"module a.example/m\n")), to: to.clone(), first: None, done })
+        .unwrap();
     assert_eq!(result.await.unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert!(!to.exists() && committer.backlog.borrow().commits <= 1);
 }

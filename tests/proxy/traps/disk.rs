@@ -272,6 +272,24 @@ async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() 
     }
 }
 
+/// And it is what no database vouches for.
+#[tokio::test]
+async fn a_version_whose_hash_cannot_be_noted_is_served_and_not_kept_and_the_log_says_why() {
+    let upstream = Upstream::start(honest).await;
+    let stands_there = |folder: &Path| std::fs::create_dir_all(folder.join("cache/.gomodcache/replace.lock")).unwrap();
+    let stage = Stage::prepared(&config(&[&upstream]), stands_there).await;
+    for (file, refused) in [("v1.0.0.mod", 1.0), ("v1.0.0.zip", 2.0)] {
+        assert!(stage.tea(file).await.is_complete());
+        eventually("a refusal", async || stage.metric("gomodcache_uncached_total", &[]).await >= refused).await;
+        assert!(!stage.has(file), "{file}");
+    }
+    eventually("why", async || stage.log().contains("replace.lock") && stage.log().contains("could not be written to")).await;
+    std::fs::remove_dir(stage.path(".gomodcache/replace.lock")).unwrap();
+    assert!(stage.tea("v1.0.0.zip").await.is_complete());
+    stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+    assert!(stage.path(".gomodcache/first-seen/corp.example/!tea/@v/v1.0.0.zip").exists());
+}
+
 #[tokio::test]
 async fn what_breaks_on_the_disk_is_found_while_the_proxy_runs_and_fetched_anew() {
     let upstream = Upstream::start(honest).await;
