@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::{Lasting, Live};
 use super::verify::Verdict;
-use crate::gomod::Request;
+use crate::gomod::{MAX_ZIP_BYTES, Request};
 use crate::store::{Observer, Report, Scrub};
 use crate::sumdb::Missing;
 
@@ -84,6 +84,11 @@ impl Slow {
     }
 }
 
+/// How long an object is rested after. One that is longer than any may be was not read: it has a hole, or is none.
+fn time_for(length: u64) -> Duration {
+    Duration::from_secs(length.min(MAX_ZIP_BYTES)) / RATE
+}
+
 impl Observer for Slow {
     fn vouches(&mut self, request: &Request, h1: &str) -> Result<bool, String> {
         // Those of now: a scrub takes hours.
@@ -110,7 +115,18 @@ impl Observer for Slow {
     fn seen(&mut self, report: &Report, length: u64) -> bool {
         self.lasting.metrics.scrubbed.inc();
         self.heed(report);
-        self.rest(Duration::from_secs(length) / RATE);
+        self.rest(time_for(length));
         !self.stop.is_cancelled()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_longer_than_any_object_may_be_is_rested_after_no_longer_than_the_longest() {
+        assert_eq!(time_for(32 << 20), Duration::from_secs(2));
+        assert_eq!(time_for(8 << 40), time_for(MAX_ZIP_BYTES));
     }
 }
