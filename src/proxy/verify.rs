@@ -211,14 +211,16 @@ impl Verify {
             Err(error) => return Verdict::Pending(format!("what this cache saw of it first can't be read: {error}")),
         };
         let path = request.escaped();
+        // Hands may leave a file empty, or with a line's end.
+        let kept = kept.map(|(kept, _)| String::from_utf8_lossy(kept.trim_ascii()).into_owned()).filter(|kept| !kept.is_empty());
         let first = match kept {
-            Some((kept, _)) => String::from_utf8_lossy(&kept).into(),
+            Some(kept) => kept.into(),
             // The volume may take no more, and the version may change all the same.
             None => {
                 let first = self.first.get_with_by_ref(path.as_str(), || hash.into());
                 // Before the object, which is kept only if this stands there. Never this one's in its place, nor in that of what another
                 // process saw: a changed version would be the first.
-                self.store.commit_later_unless(Bytes::copy_from_slice(first.as_bytes()), file, |there| !there.is_empty());
+                self.store.commit_later_unless(Bytes::copy_from_slice(first.as_bytes()), file, |there| !there.trim_ascii().is_empty());
                 first
             }
         };
@@ -285,5 +287,27 @@ mod tests {
         let (module, version) = self::module(8);
         let refused = after.database().unwrap().sums(&module, &version, &other.ask()).await.unwrap_err();
         assert!(refused.to_string().contains("do not belong together"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn what_hands_wrote_of_what_was_seen_first_is_read_as_it_is_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let verify = || {
+            let store = Store::open(folder.path(), None, &metrics).unwrap();
+            Verify::new(&ProxyConfig::parse("version: 1").unwrap(), &store, &metrics, None).unwrap()
+        };
+        let request = Request::parse("/corp.example/m/@v/v1.0.0.zip").unwrap();
+        let file = verify().first_seen(&request);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "h1:one\n").unwrap();
+        assert_eq!(verify().judge(&request, "h1:one", None).await, Verdict::Good);
+        assert!(matches!(verify().judge(&request, "h1:other", None).await, Verdict::Wrong(_)));
+        for nothing in ["", "\n"] {
+            std::fs::write(&file, nothing).unwrap();
+            // Its store commits before it ends.
+            assert_eq!(verify().judge(&request, "h1:other", None).await, Verdict::Good);
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "h1:other");
+        }
     }
 }
