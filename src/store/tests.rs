@@ -186,14 +186,14 @@ async fn the_folders_of_our_own_are_made_again_and_the_caches_is_not() {
     let remove = |path: &Path, to: usize| fs::rename(path, folder.path().join(to.to_string())).unwrap();
     for i in 0..2 {
         remove(&store.state_dir(), 2 * i);
-        store.commit_bytes(Bytes::from_static(b"x"), small.clone()).await.unwrap();
+        store.commit_bytes(Bytes::from_static(b"x"), None, small.clone()).await.unwrap();
         remove(&store.state_dir(), 2 * i + 1);
         let growing = Arc::new(store.growing().unwrap());
         growing.append(vec![Bytes::from_static(b"zip")]).await.unwrap();
-        store.commit_zip(growing, "h1:x".to_owned(), zip.clone()).await.unwrap();
+        store.commit_zip(growing, "h1:x".to_owned(), None, zip.clone()).await.unwrap();
         assert!(small.exists() && zip.exists());
     }
     remove(&root, 4);
-    assert!(store.commit_bytes(Bytes::from_static(b"x"), small).await.is_err());
+    assert!(store.commit_bytes(Bytes::from_static(b"x"), None, small).await.is_err());
     assert!(!root.exists(), "it is where a volume was");
 }
