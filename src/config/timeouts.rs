@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Timeouts {
-    /// For a connection, TLS included.
+    /// For a connection, TLS included; and for one that is shared (HTTP/2) to say that it lives.
     #[serde(with = "words")]
     pub connect: Duration,
     /// Until the head of an answer: a public mirror takes up to 58 s for a module that it does not have yet.

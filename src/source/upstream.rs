@@ -22,8 +22,6 @@ use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
 use crate::telemetry::Metrics;
 
 const ATTEMPTS: u32 = 3;
-/// How often an HTTP/2 connection is asked whether it lives, and how long it may take to say so.
-const PING: Duration = Duration::from_secs(10);
 /// An upstream that asks for a longer pause is not waited for: the client hears of it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3);
 
@@ -77,9 +75,10 @@ impl Upstream {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.timeouts.connect)
             // All requests share one HTTP/2 connection. When its other end is gone and something between still acknowledges what is
-            // sent, nothing but a ping finds that out: every later request and every probe would wait on it.
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
+            // sent, nothing but a ping finds that out: every later request and every probe would wait on it. It may take as long to
+            // answer as a new connection may.
+            .http2_keep_alive_interval(config.timeouts.connect)
+            .http2_keep_alive_timeout(config.timeouts.connect)
             .http2_keep_alive_while_idle(true)
             .user_agent(concat!("gomodcache/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(resolver.clone()));

@@ -5,6 +5,7 @@ mod explain;
 mod faults;
 mod go_client;
 mod hits;
+mod http2;
 mod http_proxy;
 mod look_ahead;
 mod metrics;

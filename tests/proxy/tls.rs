@@ -4,14 +4,20 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-/// Answers every request of a path with some text; returns the address and the certificate.
-pub(crate) async fn serve(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (String, String) {
+/// For whoever accepts connections, and the certificate.
+pub(crate) fn acceptor(protocols: &[&str]) -> (tokio_rustls::TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "modules.example".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let mut server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    server.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    (tokio_rustls::TlsAcceptor::from(Arc::new(server)), made.cert.pem())
+}
+
+/// Answers every request of a path with some text; returns the address and the certificate.
+pub(crate) async fn serve(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (String, String) {
+    let (acceptor, certificate) = acceptor(&[]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let answer = Arc::new(answer);
@@ -32,5 +38,5 @@ pub(crate) async fn serve(answer: impl Fn(&str) -> String + Send + Sync + 'stati
             });
         }
     });
-    (url, made.cert.pem())
+    (url, certificate)
 }
