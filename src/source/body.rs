@@ -57,15 +57,17 @@ impl Upstream {
         let here = file.progress().written;
         let too_large = || self.fault(Class::Verification, format!("answered with more than {MAX_ZIP_BYTES} bytes"));
         // A whole answer counts from zero, a partial one from where it goes on.
-        let promised = whole.or_else(|| response.content_length().map(|rest| if skip > 0 { rest } else { here.saturating_add(rest) }));
-        if promised.is_some_and(|length| length > MAX_ZIP_BYTES) {
+        let promised = response.content_length().map(|rest| if skip > 0 { rest } else { here.saturating_add(rest) });
+        if promised.max(whole).is_some_and(|length| length > MAX_ZIP_BYTES) {
             return Err(too_large().into());
         }
         let other_length = || self.fault(Class::Verification, "went on with a file of another length".to_owned());
-        if !file.promise(promised) {
+        if !file.promise(whole.or(promised)) {
             return Err(other_length().into());
         }
         let mut pieces = response.bytes_stream().ready_chunks(PIECES);
+        // An upstream that never gets past the head is as good as silent.
+        let mut had_begun = false;
         loop {
             let ready = match tokio::time::timeout(self.timeouts.idle, pieces.next()).await {
                 Ok(Some(ready)) => ready,
@@ -84,6 +86,7 @@ impl Upstream {
                 match piece {
                     Ok(mut piece) => {
                         self.bytes.inc_by(piece.len() as u64);
+                        had_begun = true;
                         let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
                         skip -= skipped as u64;
                         good.push(piece.split_off(skipped));
@@ -102,7 +105,7 @@ impl Upstream {
             }
             file.append(good).await.map_err(|e| FetchError::Local(e.to_string()))?;
             if let Some(error) = broken {
-                return Err(self.broken(error).into());
+                return Err(super::Fault { had_begun, ..self.broken(error) }.into());
             }
         }
     }
@@ -119,8 +122,7 @@ impl Upstream {
     }
 
     fn broken(&self, error: reqwest::Error) -> super::Fault {
-        let fault = self.fault(Class::Connect, format!("broke off: {}", chain_text(&error.without_url())));
-        super::Fault { had_begun: true, ..fault }
+        self.fault(Class::Connect, format!("broke off: {}", chain_text(&error.without_url())))
     }
 
     fn silent(&self) -> super::Fault {

@@ -108,7 +108,7 @@ pub struct Fault {
     pub reason: String,
     /// How long the upstream wants to be left alone.
     pub retry_after: Option<std::time::Duration>,
-    /// It had begun to answer: what broke is this answer, and not the upstream.
+    /// A part of the zip had come: what broke is this answer, and not the upstream.
     pub(super) had_begun: bool,
 }
 
