@@ -1,7 +1,7 @@
 //! gomodcache: in-cluster Go module caches for Kubernetes.
 //!
 //! [`operator`] reconciles `GoModuleCache` objects into proxies; [`proxy`] is the proxy: a GOPROXY and checksum-database
-//! proxy with a disk cache. They never import each other: they meet in [`config`] and on the wire.
+//! proxy with a disk cache. They meet in [`config`], in [`report`] and on the wire.
 
 pub mod api;
 mod budget;

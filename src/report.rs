@@ -65,6 +65,8 @@ pub enum StorageTrouble {
     Full,
     /// Mounted read-only.
     ReadOnly,
+    /// It answers writes with errors of another kind, or is there no more.
+    Failing,
     /// Nothing more may be evicted, and there is no room below the cache's limit.
     Limit,
     /// Something that a later proxy knows of.

@@ -78,7 +78,7 @@ async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb:
         .env("GOSUMDB", gosumdb)
         .env("GOMODCACHE_SCRUB_EVERY", every)
         .envs(private.map(|modules| ("GONOSUMDB", modules)))
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(folder.with_extension("log")).unwrap())
         .spawn()
         .unwrap();
     for _ in 0..100 {
@@ -99,26 +99,29 @@ impl Cache {
     }
 }
 
-/// Whether a file or folder is there within ten seconds.
-async fn exists(path: &Path) -> bool {
-    for _ in 0..200 {
+/// Whether a file or folder is there within so many seconds.
+async fn exists_within(seconds: u64, path: &Path) -> bool {
+    for _ in 0..seconds * 20 {
         if path.exists() {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    false
+    path.exists()
 }
 
-/// Whether a file of the cache is there within two seconds.
-async fn is_kept(folder: &Path, file: &str) -> bool {
-    for _ in 0..40 {
-        if folder.join("corp.example/!tea/@v").join(file).exists() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    false
+async fn exists(path: &Path) -> bool {
+    exists_within(20, path).await
+}
+
+/// Whether a file of the cache is kept.
+async fn is_kept(cached: &Path, file: &str) -> bool {
+    exists(&cached.join("corp.example/!tea/@v").join(file)).await
+}
+
+/// Whether a file of the cache is not kept: a commit waits for others for no more than a second.
+async fn stays_away(cached: &Path, file: &str) -> bool {
+    !exists_within(2, &cached.join("corp.example/!tea/@v").join(file)).await
 }
 
 /// Where a cache keeps what a database said. Each key has its own.
@@ -147,7 +150,27 @@ async fn the_go_command_and_the_cache_both_verify_by_one_database() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(is_kept(&folder.path().join("cache"), "v1.0.0.zip").await);
-    assert!(database_folder(&folder.path().join("cache"), &key).join("latest").exists(), "the tree's head is remembered");
+    assert!(exists(&database_folder(&folder.path().join("cache"), &key).join("latest")).await, "the tree's head is remembered");
+}
+
+#[tokio::test]
+async fn that_the_newest_tree_cannot_be_kept_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let sums = upstream(&folder.path().join("up"), &[("v1.0.0", "package tea\n")]);
+    let (_database, address, key) = database(folder.path(), &sums);
+    let cached = folder.path().join("cache");
+    let latest = database_folder(&cached, &key).join("latest");
+    std::fs::create_dir_all(latest.join("in its place")).unwrap();
+    let cache = cache(&folder.path().join("up"), &cached, &format!("{key} http://{address}")).await;
+    assert_eq!(cache.get("v1.0.0.mod").await.0, 200);
+    let is_said = || std::fs::read_to_string(cached.with_extension("log")).unwrap().contains(latest.to_str().unwrap());
+    for _ in 0..400 {
+        if is_said() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(is_said());
 }
 
 #[tokio::test]
@@ -176,7 +199,7 @@ async fn without_a_verdict_a_version_is_served_and_not_kept_and_without_a_databa
     {
         let cache = cache(&folder.path().join("up"), &cached, &gosumdb).await;
         assert_eq!(cache.get("v1.2.0.zip").await.0, 200, "the database has no record of it, yet or at all");
-        assert!(!is_kept(&cached, "v1.2.0.zip").await);
+        assert!(stays_away(&cached, "v1.2.0.zip").await);
     }
     drop(running);
     {
@@ -191,7 +214,7 @@ async fn without_a_verdict_a_version_is_served_and_not_kept_and_without_a_databa
     assert!(status == 502 && text.contains("the version was changed"), "{status} {text}");
     let away = cache(&folder.path().join("up"), &cached, &gosumdb).await;
     assert_eq!(away.get("v1.0.0.zip").await.0, 200);
-    assert!(!is_kept(&cached, "v1.0.0.zip").await);
+    assert!(stays_away(&cached, "v1.0.0.zip").await);
 }
 
 #[tokio::test]
@@ -211,7 +234,7 @@ async fn a_database_that_tells_another_story_is_not_believed() {
     assert_eq!(first, key);
     let cache = cache(&folder.path().join("up"), &cached, &format!("{key} http://{address}")).await;
     assert_eq!(cache.get("v1.1.0.mod").await.0, 200, "clients check for themselves");
-    assert!(!is_kept(&cached, "v1.1.0.mod").await);
+    assert!(stays_away(&cached, "v1.1.0.mod").await);
 }
 
 #[tokio::test]
@@ -250,7 +273,7 @@ async fn what_was_kept_while_no_database_was_asked_is_judged_by_the_next_one() {
     let cache = cache_that_scrubs("1s", &lying, &cached, &format!("{key} http://{address}"), None).await;
     let (quarantine, look_ups) = (cached.join(".gomodcache/quarantine"), database_folder(&cached, &key).join("lookup/corp.example"));
     let judged = || quarantine.join("corp.example/!tea/@v/v1.0.0.zip").exists() && look_ups.join("!tea@v1.1.0").exists();
-    for _ in 0..200 {
+    for _ in 0..400 {
         if judged() {
             break;
         }

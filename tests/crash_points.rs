@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What makes, fills, syncs, times and names files, and how often each is survived at most.
-const POINTS: [(&str, u32); 9] = [
+const POINTS: [(&str, u32); 10] = [
     ("mkdir", 4),
     ("write", 8),
     ("pwrite64", 3),
@@ -18,6 +18,7 @@ const POINTS: [(&str, u32); 9] = [
     ("fsync", 6),
     ("syncfs", 2),
     ("rename", 5),
+    ("renameat2", 2),
     ("utimensat", 5),
     ("unlink", 2),
 ];

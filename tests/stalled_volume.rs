@@ -8,13 +8,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What opens, fills, empties and removes the files of downloads.
-const CALLS: [&str; 5] = ["openat", "openat2", "pwrite64", "ftruncate", "unlink"];
+/// What opens, fills, empties and removes the files of downloads, and reads a folder.
+const CALLS: [&str; 6] = ["openat", "openat2", "pwrite64", "ftruncate", "unlink", "getdents64"];
 /// How long each of them lasts.
 const STALL: Duration = Duration::from_secs(1);
 /// How late `/livez` may be: a wait for a stalled call would be nearly as long as that.
 const BOUND: Duration = Duration::from_millis(500);
 const ZIP: &str = "/stall.example/m/@v/v1.0.0.zip";
+/// The upstreams have no such file, but the folders of which it is made.
+const LIST: &str = "/stall.example/m/@v/list";
+const INFO: &str = "/stall.example/m/@v/v1.0.0.info";
 /// Asked for before anything stalls: with its first zip a process looks up how many processors it has, once.
 const FIRST: &str = "/stall.example/m/@v/v0.1.0.zip";
 
@@ -37,7 +40,12 @@ fn upstreams(folder: &Path) -> Vec<u8> {
     writer.write_all(&vec![b'x'; 2_500_000]).unwrap();
     let whole = writer.finish().unwrap().into_inner();
     let broken = [0; 1_000].as_slice();
-    for (file, bytes) in [(format!("broken{FIRST}"), broken), (format!("broken{ZIP}"), broken), (format!("whole{ZIP}"), &whole)] {
+    for (file, bytes) in [
+        (format!("broken{FIRST}"), broken),
+        (format!("broken{ZIP}"), broken),
+        (format!("whole{ZIP}"), &whole),
+        (format!("whole{INFO}"), b""),
+    ] {
         let file = folder.join(file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, bytes).unwrap();
@@ -123,11 +131,13 @@ fn latest(call: &str) -> Option<Duration> {
             latest
         });
         let first = ask(&modules, ZIP);
+        let list = ask(&modules, LIST);
         assert_eq!(first.peek(&mut [0]).unwrap(), 1, "the beginning is shown");
         // The next write is under way when another client comes.
         std::thread::sleep(STALL / 10);
         let second = ask(&modules, ZIP);
         assert!(gives(first, &whole) && gives(second, &whole), "{call}: the zip is not what the upstream has");
+        assert!(gives(list, b"\r\n\r\nv1.0.0\n"), "{call}");
         // The file is committed, and its temporary name is given up.
         std::thread::sleep(STALL);
         is_over.store(true, Ordering::Relaxed);

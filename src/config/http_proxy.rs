@@ -53,6 +53,12 @@ impl HttpProxy {
         if self.no_proxy.iter().any(|entry| entry.is_empty() || entry.contains([',', ' ', '/']) && entry.parse::<IpNet>().is_err()) {
             return invalid("noProxy", "each entry is one host, domain, address, range of addresses, or *");
         }
+        if self.no_proxy.iter().any(|entry| has_wrong_port(entry)) {
+            return invalid(
+                "noProxy",
+                "what follows a host, or an IPv6 address in brackets, is its port, from 1 to 65535: corp.example:8443",
+            );
+        }
         Ok(())
     }
 }
@@ -81,6 +87,12 @@ fn with_port(entry: &str) -> (&str, Option<u16>) {
     let of = parsed.filter(|(host, _)| !host.contains(':') || host.starts_with('[') && host.ends_with(']'));
     let (host, port) = of.map_or((entry, None), |(host, port)| (host, Some(port)));
     (host.trim_start_matches('[').trim_end_matches(']'), port)
+}
+
+/// Whether it would match nothing for what stands in a port's place.
+fn has_wrong_port(entry: &str) -> bool {
+    let (host, port) = with_port(entry);
+    port == Some(0) || host.contains([':', '[', ']']) && host.parse::<IpAddr>().is_err() && host.parse::<IpNet>().is_err()
 }
 
 #[cfg(test)]
@@ -144,5 +156,18 @@ mod tests {
             assert!(error.contains(says) && !error.contains("hunter2"), "{error}");
         }
         assert!(proxy(&["a, b"]).check().is_err() && proxy(&["198.51.100.0/24", "*"]).check().is_ok());
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_refused_and_not_without_effect() {
+        let wrong = ["corp.example:99999", "corp.example:https", "corp.example:", "corp.example:0", "192.0.2.7:99999", "[2001:db8::1]:x"];
+        for entry in wrong {
+            let error = proxy(&[entry]).check().map_err(|error| error.to_string()).unwrap_err();
+            assert!(error.contains("noProxy") && error.contains("from 1 to 65535"), "{entry}: {error}");
+        }
+        for entry in [".corp.example:8443", "192.0.2.7:65535", "[2001:db8::1]:443", "[2001:db8::1]", "2001:db8::1", "2001:db8::/32", "::1"]
+        {
+            assert!(proxy(&[entry]).check().is_ok(), "{entry}");
+        }
     }
 }

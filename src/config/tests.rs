@@ -32,11 +32,22 @@ fn a_password_in_a_url_that_cannot_be_read_is_not_echoed_either() {
         "version: 1\nchecksumDatabase: {name: sum.example, mode: Relay, url: 'https://u:hunter2@sum.example:99999/'}\n".to_owned(),
         "version: 1\nchecksumDatabase: {name: sum.example, mode: Relay, url: 'https://u:hunter2@sum.example/'}\n".to_owned(),
         "version: one\nupstreams: [{url: 'https://u:hunter2@modules.example/'}]\n".to_owned(),
+        url("https:/u:hunter2@modules.example:99999"),
+        url("https:u:hunter2@modules.example:99999"),
+        url("https:u:hunter2'\"x@modules.example:99999"),
+        url(r#""https:\/\/u:hunter2@modules.example:99999""#),
+        url(r#""https:\\\\u:hunter2@modules.example:99999""#),
+        url(r#""https://u:hunter2\x40modules.example:99999""#),
+        r#"{"version":1,"upstreams":[{"url":"https:\/\/u:hunter2\u0040modules.example:99999"}]}"#.to_owned(),
+        "version: 1\nupstreams: [{url:\t'https:/u:hunter2@modules.example:99999'}]\n".to_owned(),
     ];
     for text in texts {
         let error = ProxyConfig::parse(&text).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{text}: {error}");
     }
+    let error = ProxyConfig::parse(&url("https:/u:hunter2@modules.example:99999")).unwrap_err().to_string();
+    let first = error.lines().next().unwrap_or_default();
+    assert!(first.contains("line 3") && first.contains("invalid port number") && first.contains("modules.example:99999"), "{error}");
     let error = ProxyConfig::parse(&url("https://u:hunter2@modules.example/\n  fallbak: OnError")).unwrap_err().to_string();
     assert!(error.contains("fallbak") && error.contains("modules.example"), "all else stays: {error}");
 }

@@ -1,17 +1,19 @@
 //! What an `.info` file says of a version.
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-/// The fields that a go command reads. It reads their names in any case; servers that write them in lower case are known.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// The digits of a fraction of a second that a time may have here.
+const DIGITS: usize = 9;
+
+/// The fields that a go command reads, as it reads them: their names may be in any case, of one that is there twice the last counts,
+/// and `null` says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionInfo {
     /// Canonical.
-    #[serde(rename = "Version", alias = "version")]
     pub version: String,
-    /// Of the commit; its author chose it.
-    #[serde(rename = "Time", alias = "time")]
-    pub time: Option<Timestamp>,
+    /// The time of the commit, whose author chose it, as it stands there.
+    pub time: Option<String>,
 }
 
 impl VersionInfo {
@@ -22,6 +24,66 @@ impl VersionInfo {
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
     }
+
+    /// The time, if it is one that can be reckoned with.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        let time = self.time.as_deref()?;
+        let Some((seconds, rest)) = time.split_once('.') else { return time.parse().ok() };
+        let zone = after_digits(rest);
+        let fraction = &rest[..rest.len() - zone.len()];
+        format!("{seconds}.{}{zone}", fraction.get(..DIGITS).unwrap_or(fraction)).parse().ok()
+    }
+}
+
+/// Whether this is a time as a go command reads it, RFC 3339 to the letter. Some of these, with more digits or at the end of the year
+/// 9999, can't be reckoned with here.
+fn is_time(text: &str) -> bool {
+    let Some((date, rest)) = text.split_at_checked("2024-01-01T00:00:00".len()) else { return false };
+    let zone = rest.strip_prefix('.').map_or(rest, after_digits);
+    let is_offset = || match zone.as_bytes() {
+        [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => zone[1..].parse::<jiff::civil::Time>().is_ok(),
+        _ => false,
+    };
+    date.as_bytes().get(10) == Some(&b'T') && date.parse::<jiff::civil::DateTime>().is_ok() && (zone == "Z" || is_offset())
+}
+
+fn after_digits(text: &str) -> &str {
+    text.trim_start_matches(|c: char| c.is_ascii_digit())
+}
+
+impl<'de> Deserialize<'de> for VersionInfo {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = VersionInfo;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with a Version")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<VersionInfo, A::Error> {
+        let (mut version, mut time) = (None, None);
+        while let Some(name) = fields.next_key::<String>()? {
+            if name.eq_ignore_ascii_case("Version") {
+                version = fields.next_value::<Option<String>>()?.or(version);
+            } else if name.eq_ignore_ascii_case("Time") {
+                time = fields.next_value::<Option<String>>()?.or(time);
+            } else {
+                fields.next_value::<IgnoredAny>()?;
+            }
+        }
+        let version = version.ok_or_else(|| Error::missing_field("Version"))?;
+        if let Some(time) = time.as_ref().filter(|time| !is_time(time)) {
+            return Err(Error::custom(format_args!("the Time {time:?} is none such as 2024-01-01T00:00:00Z")));
+        }
+        Ok(VersionInfo { version, time })
+    }
 }
 
 #[cfg(test)]
@@ -30,10 +92,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_may_be_in_lower_case_and_others_are_nothing_to_us() {
+    fn names_may_be_in_any_case_the_last_counts_and_others_are_nothing_to_us() {
         let info = VersionInfo::parse(br#"{"version":"v1.0.0","time":"2024-01-01T00:00:00Z","origin":{"version":1}}"#).unwrap();
-        assert_eq!(info, VersionInfo::parse(br#"{"Version":"v1.0.0","Time":"2024-01-01T02:00:00+02:00"}"#).unwrap());
+        let other = br#"{"Version":"v9.9.9","vErSion":"v1.0.0","Version":null,"Time":"2024-01-01T02:00:00+02:00"}"#;
+        let other = VersionInfo::parse(other).unwrap();
+        assert_eq!((&info.version, info.timestamp()), (&other.version, other.timestamp()));
+        assert_eq!(info.timestamp(), "2024-01-01T00:00:00Z".parse().ok());
         assert_eq!(VersionInfo::parse(br#"{"Version":"v1.0.0"}"#).unwrap().time, None);
         assert!(VersionInfo::parse(br#"{"Time":"2024-01-01T00:00:00Z"}"#).unwrap_err().to_string().contains("Version"));
+        for wrong in [br#"["v1.0.0"]"#.as_slice(), br#"{"Version":1}"#, br#"{"Version":"v1.0.0"}x"#, b"null", b""] {
+            assert!(VersionInfo::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_reckoned_with_fails_only_who_reckons() {
+        let timestamp =
+            |time: &str| VersionInfo::parse(format!(r#"{{"Version":"v1.0.0","Time":"{time}"}}"#).as_bytes()).unwrap().timestamp();
+        assert_eq!(timestamp("2024-01-01T00:00:00.1234567891+02:00"), "2023-12-31T22:00:00.123456789Z".parse().ok());
+        assert_eq!(timestamp("2024-01-01T00:00:00.5Z"), "2024-01-01T00:00:00.5Z".parse().ok());
+        assert_eq!(timestamp("9999-12-31T23:59:59Z"), None);
+    }
+
+    #[test]
+    fn a_time_that_a_go_command_refuses_is_refused() {
+        for time in [
+            "",
+            "yesterday.ü",
+            "2024-01-01",
+            "2024-02-30T00:00:00Z",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01T00:00:00",
+            "2024-01-01T00:00:00z",
+            "2024-01-01T00:00:00,5Z",
+            "2024-01-01T00:00:00+25:00",
+            "2024-01-01T00:00:00+0200",
+        ] {
+            let error = VersionInfo::parse(format!(r#"{{"Version":"v1.0.0","Time":"{time}"}}"#).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(&format!("the Time {time:?}")), "{error}");
+        }
     }
 }

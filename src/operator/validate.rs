@@ -273,6 +273,13 @@ mod tests {
     }
 
     #[test]
+    fn a_no_proxy_entry_that_would_match_nothing_is_refused() {
+        let spec = json!({"network": {"httpProxy": {"url": "http://egress.corp.example:3128", "noProxy": ["corp.example:99999"]}}});
+        let said = validated(&spec).err().map(|fault| fault.to_string()).unwrap_or_default();
+        assert!(said.starts_with("spec.network.httpProxy: httpProxy.noProxy: ") && said.contains("from 1 to 65535"), "{said}");
+    }
+
+    #[test]
     fn a_database_on_an_internal_host_of_the_installation_may_have_private_addresses() {
         let valid = validated(&json!({"upstreams": [{"url": "https://modules.example", "redirectHosts": ["files.example"]}]})).unwrap();
         let internal: Vec<(&str, bool)> = valid.needs.iter().map(|(host, need)| (host.as_str(), need.internal)).collect();

@@ -2,20 +2,21 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::download::{Content, Download, Downloads, Reporter};
+use super::failures::Failures;
 use super::labels::Outcome;
 use super::live::Live;
 use super::memory::{Hot, Memory, SMALL};
-use super::mutable::fresh;
+use super::mutable::{self, fresh};
 use super::verify::{Verdict, Verify};
 use crate::config::{LookAhead, WhenUnavailable};
 use crate::gomod::{ModulePath, Request, hash_go_mod};
@@ -23,9 +24,8 @@ use crate::source::{Chain, Check, FetchError, Fetched, Wanted};
 use crate::store::{First, Growing, Object, Store};
 use crate::sumdb;
 
-/// How long an upstream's "not found" for a file of a version is believed: an early request of a new tag must not hide it.
-const NEGATIVE: Duration = Duration::from_secs(10);
-const MAX_NEGATIVE: usize = 10_000;
+/// How long what was answered may take, at the end, to be verified and queued for the disk.
+const LAST: Duration = Duration::from_secs(2);
 /// How many objects may wait for a verdict; their zips take room beyond the limit.
 const MAX_PENDING: usize = 256;
 /// When a verdict that was not to be had is asked for again.
@@ -53,14 +53,14 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The same answer when its length is known, or it is known to be wrong.
-    pub(super) async fn settled(self) -> Self {
-        let Self::Growing(growing) = &self else { return self };
+    /// The same answer when its length is known, or it is known to be wrong; and what became of the request then.
+    pub(super) async fn settled(self, outcome: Outcome) -> (Self, Outcome) {
+        let Self::Growing(growing) = &self else { return (self, outcome) };
         // The sender is in `growing`.
         let end = growing.watch().wait_for(|progress| progress.length.is_some() || progress.end.is_some()).await.map(|now| now.end);
         match end {
-            Ok(Some(false)) => Self::Error(FetchError::Failed),
-            _ => self,
+            Ok(Some(false)) => (Self::Error(FetchError::Failed), Outcome::Error),
+            _ => (self, outcome),
         }
     }
 }
@@ -73,20 +73,35 @@ pub(super) struct Cache {
     downloads: Arc<Downloads>,
     /// Places for objects that wait for a verdict.
     pending: Semaphore,
-    negative: Mutex<HashMap<Request, Absence>>,
-}
-
-/// That something is not there.
-struct Absence {
-    since: Instant,
-    /// The memory's: it is a new one when other sources are asked, who may have it.
-    epoch: u64,
-    error: FetchError,
+    pub(super) failures: Failures,
+    /// The tasks of the downloads.
+    tasks: TaskTracker,
+    ending: CancellationToken,
 }
 
 impl Cache {
     pub(super) fn new(store: Store, live: Arc<Live>, memory: Arc<Memory>) -> Self {
-        Self { store, live, memory, downloads: Arc::default(), pending: Semaphore::new(MAX_PENDING), negative: Mutex::default() }
+        let (pending, failures) = (Semaphore::new(MAX_PENDING), Failures::default());
+        let (downloads, tasks, ending) = (Arc::default(), TaskTracker::new(), CancellationToken::new());
+        Self { store, live, memory, downloads, pending, failures, tasks, ending }
+    }
+
+    /// Runs a task that is waited for at the end.
+    pub(super) fn own(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn(task));
+    }
+
+    /// Lets what was answered be kept, and waits for the disk. What is still being downloaded is given up.
+    pub(super) async fn end(&self) {
+        self.ending.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(LAST, self.tasks.wait()).await.is_err() {
+            tracing::info!(downloads = self.tasks.len(), "downloads that nobody waits for are given up");
+        }
+        let store = self.store.clone();
+        if tokio::task::spawn_blocking(move || store.end()).await.is_err() {
+            tracing::error!("what waited for the disk may be lost");
+        }
     }
 
     /// What memory has for a path as it stands in a request.
@@ -156,7 +171,7 @@ impl Cache {
             Err(error) => {
                 let outcome = outcome_of(&error);
                 if outcome == Outcome::NotFound {
-                    self.remember_absent(request, &error, epoch);
+                    self.failures.insert(request, &error, epoch);
                 }
                 (Answer::Error(error), outcome)
             }
@@ -171,26 +186,6 @@ impl Cache {
     /// Whether a module must not be named to anybody outside.
     pub(super) fn is_private(&self, module: &ModulePath) -> bool {
         self.live.verify().is_private(module)
-    }
-
-    /// What is known of an object, without a change to it.
-    pub(super) async fn explain(&self, request: &Request, now: Instant) -> super::explain::Object {
-        let file = self.store.path(request);
-        let metadata = tokio::fs::symlink_metadata(&file).await.ok().filter(std::fs::Metadata::is_file);
-        let hash = match request {
-            Request::Zip(..) => self.read_state(file.with_extension("ziphash")).await,
-            _ => None,
-        };
-        super::explain::Object {
-            endpoint: request.endpoint(),
-            cached: metadata.is_some(),
-            bytes: metadata.as_ref().map(std::fs::Metadata::len),
-            last_use: metadata.and_then(|metadata| metadata.modified().ok()).and_then(|time| jiff::Timestamp::try_from(time).ok()),
-            hash: hash.and_then(|(bytes, _)| String::from_utf8(bytes.into()).ok()),
-            in_memory: self.memory.get(&request.as_go_asks(), now).is_some(),
-            downloading: self.is_fetching(request),
-            known_absent: self.known_absent(request).is_some(),
-        }
     }
 
     /// A small file of our own, and when it was written.
@@ -228,7 +223,7 @@ impl Cache {
             };
             let content = download.content().await;
             // It was to be fetched ahead, before anybody asked; now somebody does.
-            if !matches!(content, Err(FetchError::HeldBack)) {
+            if !matches!(content, Err(FetchError::HeldBack | FetchError::NoRoom)) {
                 return (content, if started { Outcome::Miss } else { Outcome::Coalesced });
             }
         }
@@ -242,7 +237,7 @@ impl Cache {
         };
         let this = Arc::clone(self);
         self.downloads.join_or_start(request, self.memory.epoch(), is_ahead, growing, |reporter| {
-            tokio::spawn(async move {
+            self.own(async move {
                 tokio::select! {
                     () = this.run(&reporter) => {}
                     () = reporter.given_up() => {}
@@ -253,7 +248,8 @@ impl Cache {
 
     /// The task of one download: fetch, judge, answer those who wait, keep.
     async fn run(&self, reporter: &Reporter) {
-        let chain = self.live.chain();
+        let sources = self.live.sources();
+        let (chain, verify) = (&sources.chain, &sources.verify);
         let request = reporter.request();
         // Without the database's key its answers pass through here; nothing can be said of them.
         let sumdb_path = match request {
@@ -264,8 +260,7 @@ impl Cache {
             Some((name, path)) => self.store.sumdb_dir(name).join(path),
             None => self.store.path(request),
         };
-        let verify = self.live.verify();
-        let look_up = verify.look_up(request, &chain);
+        let look_up = verify.look_up(request, chain);
         self.store.caught_up().await;
         let fetched = match &sumdb_path {
             Some((_, path)) => chain.fetch_sumdb(path).await.map(Fetched::Bytes),
@@ -290,14 +285,21 @@ impl Cache {
             Verdict::Good => Ok(content.clone().proven()),
         });
         let verdict = match verdict {
-            Verdict::Pending(_) if verify.when_unavailable == WhenUnavailable::Serve => {
-                self.await_verdict(&verify, &chain, request, &hash).await
-            }
+            Verdict::Pending(_) if verify.when_unavailable == WhenUnavailable::Serve => tokio::select! {
+                verdict = self.await_verdict(verify, chain, request, &hash) => verdict,
+                // It can't be kept any more, and the new rules may forbid to name it to a database.
+                () = self.memory.is_over(reporter.epoch()) => return,
+                () = self.ending.cancelled() => return,
+            },
             verdict => verdict,
         };
         // What an earlier configuration's sources gave is good for who asked then.
         if verdict == Verdict::Good && reporter.epoch() == self.memory.epoch() {
             let first = verify.first(request, &hash);
+            let content = match content {
+                Content::Small(bytes) if mutable::may_change(request) => Content::Small(mutable::by(&sources.origin, &bytes)),
+                content => content,
+            };
             self.keep(content, hash, first, file).await;
         }
     }
@@ -308,7 +310,7 @@ impl Cache {
         if let Ok(_place) = self.pending.try_acquire() {
             for pause in PENDING_PAUSES {
                 tokio::time::sleep(pause).await;
-                verdict = verify.judge(request, hash, verify.look_up(request, chain)).await;
+                verdict = verify.judge_again(request, hash, verify.look_up(request, chain)).await;
                 if !matches!(verdict, Verdict::Pending(_)) {
                     break;
                 }
@@ -342,22 +344,13 @@ impl Cache {
         tokio::task::spawn_blocking(move || store.read(&file, SMALL)).await.map_err(std::io::Error::other)?
     }
 
-    pub(super) fn known_absent(&self, request: &Request) -> Option<FetchError> {
-        let negative = lock(&self.negative);
-        let absence = negative.get(request).filter(|absence| absence.epoch == self.memory.epoch())?;
-        (absence.since.elapsed() < NEGATIVE).then(|| absence.error.clone())
+    /// Why a request failed a moment ago.
+    pub(super) fn known_failure(&self, request: &Request) -> Option<FetchError> {
+        self.failures.get(request, self.memory.epoch())
     }
 
-    /// Remembers what sources said that were in use in this epoch.
-    pub(super) fn remember_absent(&self, request: &Request, error: &FetchError, epoch: u64) {
-        let mut negative = lock(&self.negative);
-        if negative.len() >= MAX_NEGATIVE {
-            negative.retain(|_, absence| absence.since.elapsed() < NEGATIVE);
-        }
-        if negative.len() < MAX_NEGATIVE {
-            let absence = Absence { since: Instant::now(), epoch, error: error.clone() };
-            negative.insert(request.clone(), absence);
-        }
+    pub(super) fn known_absent(&self, request: &Request) -> Option<FetchError> {
+        self.known_failure(request).filter(|error| matches!(error, FetchError::NotFound { .. }))
     }
 }
 
@@ -385,9 +378,4 @@ pub(super) fn outcome_of(error: &FetchError) -> Outcome {
 
 pub(super) fn not_found(text: &'static str) -> FetchError {
     FetchError::NotFound { status: StatusCode::NOT_FOUND, text: Bytes::from_static(text.as_bytes()) }
-}
-
-/// A panic elsewhere does not make the map wrong: every change of it is one call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

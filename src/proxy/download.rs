@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::body::in_full;
-use super::mutable::FRESH;
+use super::mutable::{FRESH, may_change};
 use crate::gomod::Request;
 use crate::source::FetchError;
 use crate::store::Growing;
@@ -83,9 +83,10 @@ impl Download {
         self.ended().await
     }
 
-    /// Whether it is nothing but a place: nobody waits for it, and it is so small that it costs little to begin anew.
+    /// Whether it is nothing but a place: nobody waits for it, and there is so little of it that it costs little to begin anew. A zip
+    /// is that as long as nobody may be shown any of it: who is shown some waits no longer, and reads.
     fn is_idle(&self) -> bool {
-        self.growing.is_none() && Arc::strong_count(&self.given_up) == 1
+        Arc::strong_count(&self.given_up) == 1 && self.growing.as_ref().is_none_or(|growing| growing.progress().visible() == 0)
     }
 
     /// Whether there is something to answer, or the reason why not.
@@ -96,11 +97,9 @@ impl Download {
     /// Whether it has what somebody needs who asks now: it has not failed, and it is not a list that grows old while it waits for
     /// the disk.
     fn is_good(&self, request: &Request, now: Instant) -> bool {
-        // No answer of a checksum database that changes is downloaded here.
-        let may_change = !request.is_immutable() && !matches!(request, Request::Sumdb(_));
         self.ended.borrow().as_ref().is_none_or(|(at, ended)| {
             let is_fresh = now.saturating_duration_since(*at) < FRESH;
-            ended.is_ok() && (is_fresh || !may_change)
+            ended.is_ok() && (is_fresh || !may_change(request))
         })
     }
 
@@ -230,7 +229,7 @@ impl Drop for Reporter {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use futures::FutureExt;
 
@@ -275,6 +274,33 @@ mod tests {
         assert_eq!((0..5).map(is_given_up).collect::<Vec<_>>(), [false, false, true, true, true]);
         drop(reporters);
         assert!(second.unwrap().ended().now_or_never().unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_zip_that_nobody_waits_for_gives_way_unless_some_of_it_may_be_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(folder.path(), None, &Arc::new(crate::telemetry::Metrics::new().unwrap())).unwrap();
+        // Each of its own would be a file each.
+        let [nothing, little, shown] = [0, 50_000, 100_000].map(|length| (Arc::new(store.growing().unwrap()), length));
+        for (growing, length) in [&nothing, &little, &shown] {
+            growing.append(vec![Bytes::from(vec![7; *length])]).await.unwrap();
+        }
+        let downloads = Arc::new(Downloads::default());
+        let start = |i: usize| {
+            let request = Request::Zip(ModulePath::new("a.example/m").unwrap(), Version::new(&format!("v1.{i}.0")).unwrap());
+            let growing = [&shown.0, &shown.0, &little.0].get(i).copied().unwrap_or(&nothing.0);
+            let mut reporter = None;
+            let started = downloads.join_or_start(&request, 0, false, || Ok(Some(Arc::clone(growing))), |started| reporter = Some(started));
+            started.map(|(download, _)| (download, reporter.unwrap()))
+        };
+        let (mut waiting, reporters): (Vec<_>, Vec<_>) = (0..MAX_DOWNLOADS).map(|i| start(i).unwrap()).unzip();
+        let Content::Zip(_read_by_a_client) = waiting[0].clone().content().await.unwrap() else { panic!("it is shown") };
+        assert!(matches!(start(MAX_DOWNLOADS), Err(FetchError::Busy(_))), "somebody waits for each");
+        let _still_waits = waiting.remove(3);
+        drop(waiting);
+        assert!(start(MAX_DOWNLOADS).is_ok());
+        let is_given_up = |i: usize| reporters[i].given_up().now_or_never().is_some();
+        assert_eq!((0..6).map(is_given_up).collect::<Vec<_>>(), [false, false, true, false, true, true]);
     }
 
     #[test]

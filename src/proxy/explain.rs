@@ -36,20 +36,42 @@ struct Explanation {
 /// One file of a version.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Object {
-    pub(super) endpoint: &'static str,
-    pub(super) cached: bool,
+struct Object {
+    endpoint: &'static str,
+    cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bytes: Option<u64>,
+    bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_use: Option<Timestamp>,
+    last_use: Option<Timestamp>,
     /// The `h1:` of a zip.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hash: Option<String>,
-    pub(super) in_memory: bool,
-    pub(super) downloading: bool,
+    hash: Option<String>,
+    in_memory: bool,
+    downloading: bool,
     /// An upstream said a moment ago that it is not there, and is believed.
-    pub(super) known_absent: bool,
+    known_absent: bool,
+}
+
+impl Cache {
+    /// What is known of an object, without a change to it.
+    async fn explain(&self, request: &Request, now: Instant) -> Object {
+        let file = self.store.path(request);
+        let metadata = tokio::fs::symlink_metadata(&file).await.ok().filter(std::fs::Metadata::is_file);
+        let hash = match request {
+            Request::Zip(..) => self.read_state(file.with_extension("ziphash")).await,
+            _ => None,
+        };
+        Object {
+            endpoint: request.endpoint(),
+            cached: metadata.is_some(),
+            bytes: metadata.as_ref().map(std::fs::Metadata::len),
+            last_use: metadata.and_then(|metadata| metadata.modified().ok()).and_then(|time| Timestamp::try_from(time).ok()),
+            hash: hash.and_then(|(bytes, _)| String::from_utf8(bytes.into()).ok()),
+            in_memory: self.memory.get(&request.as_go_asks(), now).is_some(),
+            downloading: self.is_fetching(request),
+            known_absent: self.known_absent(request).is_some(),
+        }
+    }
 }
 
 #[derive(Clone)]

@@ -18,7 +18,7 @@ pub(super) enum Ahead {
     Present(Option<Bytes>),
     /// It is here now.
     Fetched(Option<Bytes>),
-    /// No upstream has it, or none may be asked for it.
+    /// No upstream has it, or none may be asked for it, or there is no room for it.
     Absent,
     /// The upstream is in trouble, or was a moment ago.
     Failed,

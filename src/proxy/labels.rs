@@ -39,6 +39,8 @@ pub(super) enum Outcome {
     Denied,
     /// Neither an answer nor an absence.
     Error,
+    /// Its client had gone before the head of the answer.
+    Left,
 }
 
 impl Endpoint {
@@ -69,7 +71,8 @@ impl Endpoint {
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Negative, Self::NotFound, Self::Denied, Self::Error];
+    const ALL: [Self; 9] =
+        [Self::Hit, Self::Miss, Self::Coalesced, Self::Stale, Self::Negative, Self::NotFound, Self::Denied, Self::Error, Self::Left];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -81,6 +84,7 @@ impl Outcome {
             Self::NotFound => "not_found",
             Self::Denied => "denied",
             Self::Error => "error",
+            Self::Left => "left",
         }
     }
 }
@@ -111,6 +115,13 @@ impl Counters {
         }
         counters.duration.observe(elapsed.as_secs_f64());
         counters.bytes.inc_by(bytes);
+    }
+
+    /// One whose client had gone. The time until a head that never came says nothing.
+    pub(super) fn count_left(&self, endpoint: Endpoint) {
+        if let Some(left) = self.0.get(endpoint as usize).and_then(|counters| counters.requests.get(Outcome::Left as usize)) {
+            left.inc();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 const POLL: Duration = Duration::from_secs(1);
+/// How long after a volume did not take the last good configuration it is offered again.
+const REMEMBER_AGAIN: Duration = Duration::from_secs(5);
 
 /// The chain in use and where it came from.
 pub(super) struct Live {
@@ -33,8 +35,6 @@ pub(super) struct Live {
     files: Option<Files>,
     /// What [`Live::load`] saw: a change since then is a change.
     first_look: Look,
-    /// When the configuration changed last. Absent: not since the start, which may be one of many with the same.
-    changed: ArcSwapOption<Instant>,
     /// What was seen last, if it can't be used.
     refused: Mutex<Option<Refused>>,
     /// The command line's, for configurations without one.
@@ -61,11 +61,13 @@ struct Files {
 }
 
 /// What one configuration makes.
-struct Sources {
+pub(super) struct Sources {
     /// All that decides on answers: if it changes, what was answered before may be wrong.
     decides: (ProxyConfig, BTreeMap<String, Credential>),
-    chain: Arc<Chain>,
-    verify: Arc<Verify>,
+    /// The name of all that decides on answers, the same in each process and after a restart.
+    pub(super) origin: String,
+    pub(super) chain: Arc<Chain>,
+    pub(super) verify: Arc<Verify>,
     cache_limit: Option<u64>,
     look_ahead: LookAhead,
     policy: Arc<Policy>,
@@ -88,13 +90,12 @@ impl Live {
     pub(super) async fn load(settings: &Settings, lasting: Lasting) -> Result<Self, Error> {
         let Some(config) = &settings.config else {
             let (config, credentials) = from_environment(settings.listen, &settings.redirect_hosts).await?;
-            let sources = Sources::new(config, credentials, None, &lasting, None).map_err(Error::Source)?;
+            let sources = Sources::new(config, credentials, None, InUse::default(), &lasting, None).map_err(Error::Source)?;
             let live = Self {
                 sources: ArcSwap::from_pointee(sources),
                 files: None,
                 first_look: Look::default(),
                 refused: Mutex::default(),
-                changed: ArcSwapOption::empty(),
                 cache_limit: settings.cache_limit,
                 lasting,
             };
@@ -133,7 +134,6 @@ impl Live {
             files: Some(files),
             first_look: look,
             refused: Mutex::new(refused),
-            changed: ArcSwapOption::empty(),
             cache_limit: settings.cache_limit,
             lasting,
         };
@@ -141,6 +141,11 @@ impl Live {
         live.chain().publish_expiries();
         live.instruct_store();
         Ok(live)
+    }
+
+    /// What is in use now, all of one configuration.
+    pub(super) fn sources(&self) -> Arc<Sources> {
+        self.sources.load_full()
     }
 
     /// The sources in use now.
@@ -185,11 +190,6 @@ impl Live {
     /// How far to look ahead.
     pub(super) fn look_ahead(&self) -> LookAhead {
         self.sources.load().look_ahead
-    }
-
-    /// Whether what is this old was fetched from the sources in use now.
-    pub(super) fn is_from_this_configuration(&self, age: Duration) -> bool {
-        self.changed.load().as_ref().is_none_or(|changed| changed.elapsed() >= age)
     }
 
     /// Tells the store what it may hold, and what goes last. The command line's limit stands unless the configuration has one.
@@ -242,7 +242,6 @@ impl Live {
                     // After the swap: what the old chain answered must not outlive it. Where addresses change every few minutes, no
                     // long download would ever be kept, were they a reason.
                     if answers_may_differ {
-                        self.changed.store(Some(Arc::new(Instant::now())));
                         self.lasting.memory.clear();
                     }
                     // Only the newest is worth keeping.
@@ -268,8 +267,17 @@ impl Live {
     /// Keeps a configuration that was good, for a start at which there is none.
     async fn remember(self: Arc<Self>, look: Look) {
         let Some(files) = &self.files else { return };
-        if let Err(error) = files.store.commit_bytes(Bytes::from(look.config), None, files.last_good.clone()).await {
-            tracing::warn!(%error, "can't keep the last good configuration");
+        let text = Bytes::from(look.config);
+        let (store, last_good) = (files.store.clone(), files.last_good.clone());
+        let kept = tokio::task::spawn_blocking(move || store.read_state(&last_good)).await;
+        if kept.is_ok_and(|kept| kept.is_ok_and(|kept| kept.is_some_and(|(kept, _)| kept == text))) {
+            return;
+        }
+        while let Err(error) = files.store.commit_bytes(text.clone(), None, files.last_good.clone()).await {
+            tracing::warn!(%error, "can't keep the last good configuration; trying again in {} s", REMEMBER_AGAIN.as_secs());
+            // One that is older may allow what this one denies: then none is better.
+            let _there_may_be_none = tokio::fs::remove_file(&files.last_good).await;
+            tokio::time::sleep(REMEMBER_AGAIN).await;
         }
     }
 
@@ -324,8 +332,7 @@ fn sources_of(look: &Look, lasting: &Lasting, before: Option<&Verify>) -> Result
         let credential: Credential = serde_json::from_slice(bytes).map_err(|_| format!("the credential {name} is malformed"))?;
         credentials.insert(name.to_owned(), credential);
     }
-    let sources = Sources::new(config, credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), lasting, before)?;
-    Ok(Sources { in_use: look.names(), ..sources })
+    Sources::new(config, credentials, look.credentials.get(ADMIN_TOKEN_KEY).cloned(), look.names(), lasting, before)
 }
 
 impl Sources {
@@ -333,24 +340,22 @@ impl Sources {
         config: ProxyConfig,
         credentials: BTreeMap<String, Credential>,
         admin_token: Option<Vec<u8>>,
+        in_use: InUse,
         lasting: &Lasting,
         before: Option<&Verify>,
     ) -> Result<Self, String> {
         let Lasting { store, metrics, journal, .. } = lasting;
         let chain = Arc::new(Chain::new(&config, &credentials, metrics, journal)?);
         let verify = Arc::new(Verify::new(&config, store, metrics, before)?);
-        Ok(Self {
-            chain,
-            verify,
-            cache_limit: config.cache_limit,
-            look_ahead: config.look_ahead,
-            policy: Arc::new(Policy::new(&config)?),
-            admin_token,
-            pinned: pinned(&config.resolution),
-            in_use: InUse::default(),
-            // Neither where a host is found nor how much may be kept makes an answer another one.
-            decides: (ProxyConfig { resolution: Resolution::default(), cache_limit: None, ..config }, credentials),
-        })
+        let (cache_limit, look_ahead, policy, pinned) =
+            (config.cache_limit, config.look_ahead, Arc::new(Policy::new(&config)?), pinned(&config.resolution));
+        // Neither where a host is found nor how much may be kept makes an answer another one.
+        let decides = ProxyConfig { resolution: Resolution::default(), cache_limit: None, ..config };
+        let text = serde_json::to_string(&decides).map_err(|error| error.to_string())?;
+        // Of the credentials only the name: a digest of a short password would tell it.
+        let origin = config_digest(&(text + &in_use.credentials));
+        let decides = (decides, credentials);
+        Ok(Self { decides, origin, chain, verify, cache_limit, look_ahead, policy, admin_token, pinned, in_use })
     }
 }
 

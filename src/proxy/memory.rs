@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::connection::Twin;
 use super::labels::Endpoint;
@@ -91,7 +92,7 @@ impl Hot {
 pub(super) struct Memory {
     objects: moka::sync::Cache<Box<str>, Arc<Hot>>,
     /// How many configurations there were that may have answered differently.
-    epoch: AtomicU64,
+    epoch: watch::Sender<u64>,
     /// How often all was forgotten.
     forgotten: AtomicU64,
 }
@@ -102,7 +103,7 @@ impl Memory {
         let weigh = |path: &Box<str>, hot: &Arc<Hot>| u32::try_from(path.len() * 2 + hot.weight()).unwrap_or(u32::MAX);
         Self {
             objects: moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build(),
-            epoch: AtomicU64::new(0),
+            epoch: watch::Sender::default(),
             forgotten: AtomicU64::new(0),
         }
     }
@@ -114,7 +115,13 @@ impl Memory {
 
     /// Which configuration's answers are being kept.
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        *self.epoch.borrow()
+    }
+
+    /// Waits until an epoch is over.
+    pub(super) async fn is_over(&self, epoch: u64) {
+        // The sender is here.
+        drop(self.epoch.subscribe().wait_for(|now| *now != epoch).await);
     }
 
     /// How often everything was forgotten, for [`Memory::insert`].
@@ -135,7 +142,7 @@ impl Memory {
 
     /// Begins another epoch, and forgets everything: a new configuration may answer differently.
     pub(super) fn clear(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.epoch.send_modify(|epoch| *epoch += 1);
         self.forget();
     }
 

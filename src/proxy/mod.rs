@@ -9,6 +9,7 @@ mod cache;
 mod connection;
 mod download;
 mod explain;
+mod failures;
 mod fetch_ahead;
 mod guard;
 mod labels;
@@ -128,7 +129,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         config_versions: settings.config_versions.clone(),
     };
     let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
-    breakers::register(&metrics.registry, Arc::clone(&live))?;
+    breakers::register(&metrics.registry, &live)?;
     let listen = async |address| listen(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(
@@ -150,13 +151,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let look_ahead = Arc::new(LookAhead::new(Arc::clone(&cache), Arc::clone(&metrics)));
     let ahead = tokio::spawn(Arc::clone(&look_ahead).run(shutdown.clone()));
     let service = server::Service {
-        cache,
+        cache: Arc::clone(&cache),
         look_ahead,
         counters: Counters::new(&metrics),
         log: AccessLog::start(metrics.access_log_dropped.clone())?,
         metrics,
     };
     server::serve(modules, service, health, shutdown.clone(), settings.linger).await;
+    cache.end().await;
     admin_shutdown.cancel();
     shutdown.cancel();
     let ended = [

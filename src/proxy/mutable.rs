@@ -1,7 +1,6 @@
 //! Lists, `@latest` and branches: fresh for a moment, shown a little longer while an upstream is asked, and better than
 //! nothing in an outage.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +17,8 @@ use crate::source::FetchError;
 pub(super) const FRESH: Duration = Duration::from_secs(30);
 /// How long after that it is still served while an upstream is asked: a new tag is seen within the sum of both.
 const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
+/// What a kept answer begins with, before the name of its sources.
+const ORIGIN: &[u8] = b"# sources ";
 
 impl Cache {
     /// Answers with what is young enough, else asks; and with what is too old, while or because nobody answers.
@@ -25,35 +26,54 @@ impl Cache {
         if let Some(error) = self.known_absent(request) {
             return (Answer::Error(error), Outcome::Negative);
         }
-        let kept = self.read_dated(self.store.path(request)).await;
+        let epoch = self.memory.epoch();
+        let kept = self.read_kept(request).await;
         // What other sources said is better than nothing, and no more.
-        if let Some((bytes, age)) = kept.as_ref().filter(|(_, age)| self.live.is_from_this_configuration(*age)) {
+        if let Some(Kept { bytes, age, .. }) = kept.as_ref().filter(|kept| kept.is_of_these_sources) {
             if *age < FRESH {
                 return (fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
             }
-            if *age < FRESH + STALE_WHILE_REVALIDATE && !self.live.chain().is_offline() {
-                // The task goes on by itself; the next request finds its result.
-                let _revalidation = self.start(request, false);
+            if *age < FRESH + STALE_WHILE_REVALIDATE && !self.is_offline() {
+                if self.known_failure(request).is_none() {
+                    self.revalidate(request, epoch);
+                }
                 return (Answer::Stale(bytes.clone(), *age), Outcome::Stale);
             }
         }
-        let epoch = self.memory.epoch();
-        let (content, outcome) = self.download(request).await;
+        let (content, outcome) = match self.known_failure(request).filter(|_| kept.is_some()) {
+            Some(error) => (Err(error), Outcome::Stale),
+            None => {
+                let (content, outcome) = self.download(request).await;
+                if let Err(error) = &content {
+                    tracing::debug!(%error, request = %request.escaped(), "no newer answer");
+                    self.failures.insert(request, error, epoch);
+                }
+                (content, outcome)
+            }
+        };
         match (content, kept) {
             (Ok(Content::Small(bytes) | Content::Passing(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
-            (Err(error @ FetchError::NotFound { .. }), _) => {
-                self.remember_absent(request, &error, epoch);
-                (Answer::Error(error), Outcome::NotFound)
-            }
+            (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), Outcome::NotFound),
             // An outage, and something to show for it.
-            (Err(error), Some((bytes, age))) => {
+            (Err(error), Some(Kept { bytes, age, .. })) => {
                 tracing::warn!(%error, request = %request.escaped(), "serving a stale answer");
                 (Answer::Stale(bytes, age), Outcome::Stale)
             }
             (Err(FetchError::Offline), None) => self.answer_offline(request).await,
             (Err(error), None) => (Answer::Error(error), Outcome::Error),
         }
+    }
+
+    /// Asks for what is shown meanwhile; the next request finds the result, or that there is none.
+    fn revalidate(self: &Arc<Self>, request: &Arc<Request>, epoch: u64) {
+        let Ok((download, true)) = self.start(request, false) else { return };
+        let (this, request) = (Arc::clone(self), Arc::clone(request));
+        self.own(async move {
+            if let Err(error) = download.content().await {
+                this.failures.insert(&request, &error, epoch);
+            }
+        });
     }
 
     /// Without an upstream the list is what the disk has. A 404 then lets the go command try the next path prefix.
@@ -71,13 +91,38 @@ impl Cache {
         (Answer::Hot(Arc::new(Hot::mutable(list, request, Instant::now()))), Outcome::Hit)
     }
 
-    /// A mutable object and its age. Its time is that of its download: reading it is no use that counts.
-    async fn read_dated(&self, file: PathBuf) -> Option<(Bytes, Duration)> {
-        let (bytes, written) = self.read_state(file).await?;
+    /// What was said last, by these sources or others, and its age: the time of its download, since reading it is no use that counts.
+    async fn read_kept(&self, request: &Request) -> Option<Kept> {
+        let (file, written) = self.read_state(self.store.path(request)).await?;
+        let (origin, bytes) = origin_of(&file);
         // Written by a clock that is ahead of this one, it may be of any age.
         let age = SystemTime::now().duration_since(written).unwrap_or(FRESH + STALE_WHILE_REVALIDATE);
-        Some((bytes, age))
+        Some(Kept { bytes, age, is_of_these_sources: origin.is_some_and(|origin| origin == self.live.sources().origin.as_bytes()) })
     }
+}
+
+/// What was said last of something that changes.
+struct Kept {
+    bytes: Bytes,
+    age: Duration,
+    is_of_these_sources: bool,
+}
+
+/// Whether a later answer may be another one: of a list, `@latest` or a branch. What a database says that changes is not kept here.
+pub(super) fn may_change(request: &Request) -> bool {
+    !request.is_immutable() && !matches!(request, Request::Sumdb(_))
+}
+
+/// What is kept of something that changes: who said it, on a line of its own, and what. Another process with this volume may have
+/// other sources, and so may this one when it has come so far as to be written.
+pub(super) fn by(origin: &str, bytes: &[u8]) -> Bytes {
+    [ORIGIN, origin.as_bytes(), b"\n", bytes].concat().into()
+}
+
+/// The opposite of [`by`]. What does not say who said it was said by others.
+fn origin_of(file: &Bytes) -> (Option<Bytes>, Bytes) {
+    let end = file.starts_with(ORIGIN).then(|| file.iter().position(|byte| *byte == b'\n')).flatten();
+    end.map_or((None, file.clone()), |end| (Some(file.slice(ORIGIN.len()..end)), file.slice(end + 1..)))
 }
 
 /// An answer that memory may keep for the rest of its time.

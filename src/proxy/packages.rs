@@ -15,7 +15,8 @@ impl Cache {
     pub(super) async fn known_package(self: &Arc<Self>, request: &Request, error: &FetchError) -> Option<FetchError> {
         let is_outage = match error {
             FetchError::Offline => true,
-            FetchError::Fault(Fault { class, .. }) => *class != Class::Verification,
+            // One that refuses has heard of the path, and may have a reason to refuse just this one.
+            FetchError::Fault(Fault { class, .. }) => class.is_silence() || *class == Class::ServerError,
             _ => false,
         };
         let version = match request {

@@ -22,6 +22,8 @@ use crate::source::{Class, Fault, FetchError};
 pub(super) const TOOLCHAIN: &str = "golang.org/toolchain";
 /// How many versions' times are asked for at once.
 const AT_ONCE: usize = 32;
+/// How many lines of a list are read before others have their turn: the longest list has two million.
+const LINES_AT_ONCE: usize = 1_000;
 
 /// The rules of one configuration.
 #[derive(Debug, Default)]
@@ -37,6 +39,13 @@ struct Rule {
     text: String,
     paths: Patterns,
     version: Option<String>,
+}
+
+/// The rules whose pattern matches one module. A list has thousands of versions, which differ in their version alone.
+struct ModuleRules<'a> {
+    deny: Vec<&'a Rule>,
+    /// None: every version is allowed.
+    allow: Option<Vec<&'a Rule>>,
 }
 
 impl Policy {
@@ -62,16 +71,14 @@ impl Policy {
     /// The rule against a request, whatever its version's age.
     pub(super) fn refusal(&self, request: &Request) -> Option<FetchError> {
         let module = request.module()?;
-        self.rule_against(module, request.version()).map(FetchError::Denied)
+        self.rules_about(module).against(request.version()).map(FetchError::Denied)
     }
 
-    fn rule_against(&self, module: &ModulePath, version: Option<&Version>) -> Option<String> {
-        if let Some(rule) = self.deny.iter().find(|rule| rule.covers(module, version)) {
-            return Some(format!("deny {}", rule.text));
-        }
-        let unlisted =
-            !self.allow.is_empty() && module.as_str() != TOOLCHAIN && !self.allow.iter().any(|rule| rule.allows(module, version));
-        unlisted.then(|| "only the modules of its allow list".to_owned())
+    fn rules_about(&self, module: &ModulePath) -> ModuleRules<'_> {
+        let is_listed = self.allow.is_empty() || module.as_str() == TOOLCHAIN;
+        let about = |rule: &&Rule| rule.paths.matches(module.as_str());
+        let allow = (!is_listed).then(|| self.allow.iter().filter(about).collect());
+        ModuleRules { deny: self.deny.iter().filter(about).collect(), allow }
     }
 
     /// The least age of a module's versions.
@@ -85,10 +92,24 @@ impl Policy {
         self.minimum_age(module).is_some() || self.deny.iter().chain(&self.allow).any(|rule| rule.version.is_some())
     }
 
+    /// The versions of a list that no rule is against, in its order. Others have their turn meanwhile.
+    async fn listed(&self, module: &ModulePath, list: &str) -> Vec<Version> {
+        let (rules, mut listed) = (self.rules_about(module), Vec::new());
+        for (n, line) in list.lines().enumerate() {
+            if n % LINES_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+            // A go command does not look at what is no version either.
+            let version = line.split_whitespace().next().and_then(|text| Version::new(text).ok()).filter(Version::is_canonical);
+            listed.extend(version.filter(|version| rules.against(Some(version)).is_none()));
+        }
+        listed
+    }
+
     /// Judges what an `.info` file names: that of `@latest` or a branch names another version than was asked for.
     fn judge_answer(&self, module: &ModulePath, info: &[u8], minimum: Option<Duration>) -> Result<(), FetchError> {
         let version = VersionInfo::parse(info).ok().and_then(|info| Version::new(&info.version).ok());
-        if let Some(rule) = self.rule_against(module, version.as_ref()) {
+        if let Some(rule) = self.rules_about(module).against(version.as_ref()) {
             return Err(FetchError::Denied(rule));
         }
         minimum.map_or(Ok(()), |minimum| self.judge_info(info, minimum))
@@ -102,8 +123,8 @@ impl Policy {
 
     /// Judges the age of a version by its `.info` file.
     fn judge_info(&self, info: &[u8], minimum: Duration) -> Result<(), FetchError> {
-        let (version, time) = VersionInfo::parse(info).map(|info| (info.version, info.time)).unwrap_or_default();
-        self.judge_time(&version, time, minimum)
+        let info = VersionInfo::parse(info).unwrap_or_default();
+        self.judge_time(&info.version, info.timestamp(), minimum)
     }
 
     fn judge_time(&self, version: &str, time: Option<Timestamp>, minimum: Duration) -> Result<(), FetchError> {
@@ -136,17 +157,24 @@ impl Rule {
         Self { paths: self.paths.ignoring_case(), ..self }
     }
 
-    fn covers(&self, module: &ModulePath, version: Option<&Version>) -> bool {
+    /// Whether it is about every version, or this one.
+    fn is_about(&self, version: Option<&Version>) -> bool {
         // The same version of a module without a go.mod file has another name.
-        let plain = |version: &Version| version.as_str().trim_end_matches(semver::INCOMPATIBLE).to_owned();
-        let of_version =
-            self.version.as_ref().is_none_or(|only| version.is_some_and(|version| version.as_str() == only || plain(version) == *only));
-        of_version && self.paths.matches(module.as_str())
+        let is = |text: &str, only: &str| text == only || text.trim_end_matches(semver::INCOMPATIBLE) == only;
+        self.version.as_ref().is_none_or(|only| version.is_some_and(|version| is(version.as_str(), only)))
     }
+}
 
-    /// What is about no version is allowed where one version is.
-    fn allows(&self, module: &ModulePath, version: Option<&Version>) -> bool {
-        self.covers(module, version) || (version.is_none_or(|version| !version.is_canonical()) && self.paths.matches(module.as_str()))
+impl ModuleRules<'_> {
+    /// The rule against a version, or against what is about no version.
+    fn against(&self, version: Option<&Version>) -> Option<String> {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.is_about(version)) {
+            return Some(format!("deny {}", rule.text));
+        }
+        // What is about no version is allowed where one version is.
+        let is_any = version.is_none_or(|version| !version.is_canonical());
+        let is_allowed = self.allow.as_ref().is_none_or(|allow| allow.iter().any(|rule| is_any || rule.is_about(version)));
+        (!is_allowed).then(|| "only the modules of its allow list".to_owned())
     }
 }
 
@@ -242,10 +270,7 @@ impl Cache {
         list: &[u8],
         is_old: bool,
     ) -> Result<Vec<String>, FetchError> {
-        let list = String::from_utf8_lossy(list);
-        // A go command does not look at what is no version either.
-        let named = list.lines().filter_map(|line| Version::new(line.split_whitespace().next()?).ok()).filter(Version::is_canonical);
-        let candidates: Vec<Version> = named.filter(|version| policy.rule_against(module, Some(version)).is_none()).collect();
+        let candidates = policy.listed(module, &String::from_utf8_lossy(list)).await;
         let Some(minimum) = policy.minimum_age(module) else { return Ok(candidates.iter().map(ToString::to_string).collect()) };
         let judge = |version: Version| async move {
             let verdict = self.judge_age(policy, module, &version, minimum).await;

@@ -33,7 +33,7 @@ impl Cache {
                 Err(error) => failed(error),
             },
             // A look-up would name the module to the database, and so to the world.
-            (SumdbPath::Lookup(module, _), _) if verify.is_private(module) => (Answer::Error(FetchError::Private), Outcome::Error),
+            (SumdbPath::Lookup(module, _), _) if verify.is_private(module) => (Answer::Error(FetchError::PrivateLookUp), Outcome::Error),
             (_, Some(database)) => {
                 let (relayed, outcome) = relay(database, &chain, &asked).await;
                 match relayed {

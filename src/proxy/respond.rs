@@ -62,10 +62,10 @@ pub(super) fn without_body(response: Response<Body>) -> Response<Body> {
 fn from_error(error: &FetchError) -> (Response<Body>, u64) {
     match error {
         FetchError::NotFound { status, text: words } => text(*status, words.clone()),
-        FetchError::Offline | FetchError::HeldBack | FetchError::Busy(_) | FetchError::Local(_) => {
+        FetchError::Offline | FetchError::HeldBack | FetchError::NoRoom | FetchError::Busy(_) | FetchError::Local(_) => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
         }
-        FetchError::Private | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
+        FetchError::Private | FetchError::PrivateLookUp | FetchError::Denied(_) => text(StatusCode::FORBIDDEN, format!("{error}\n")),
         FetchError::Failed => text(StatusCode::BAD_GATEWAY, format!("{error}\n")),
         FetchError::NoVerdict { .. } => text(StatusCode::BAD_GATEWAY, format!("{error}\n{NO_VERDICT}\n")),
         FetchError::Fault(fault) => text(fault.class.status(), fault.text()),

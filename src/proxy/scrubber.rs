@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::live::{Lasting, Live};
 use super::verify::Verdict;
 use crate::gomod::{MAX_ZIP_BYTES, Request};
-use crate::store::{Observer, Report, Scrub};
+use crate::store::{Finding, Observer, Report, Scrub};
 use crate::sumdb::Missing;
 
 /// At most this long after the start: whatever restarts often must not read its disk all day.
@@ -22,21 +22,55 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How many questions of a scrub may be in vain, each for seconds, before there are no more. One that says 404 has answered.
 const MAX_VAIN: u32 = 30;
 
-/// Scrubs until the token is cancelled; never, if that is how often.
+/// How often it is looked at what other processes found.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Scrubs, and heeds what other processes with this volume found, until the token is cancelled.
 pub(super) async fn run(lasting: Lasting, live: Arc<Live>, every: Duration, shutdown: CancellationToken) {
+    tokio::join!(heed_others(lasting.clone(), shutdown.clone()), scrub_at_times(lasting, live, every, shutdown));
+}
+
+/// What is broken on the disk may be in the memory of each process.
+async fn heed_others(lasting: Lasting, shutdown: CancellationToken) {
+    let look = || {
+        let store = lasting.store.clone();
+        // A volume may hang.
+        shutdown.run_until_cancelled(tokio::task::spawn_blocking(move || store.quarantined()))
+    };
+    let Some(Ok(mut last)) = look().await else { return };
+    while shutdown.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
+        let Some(Ok(now)) = look().await else { return };
+        if now != last {
+            last = now;
+            lasting.memory.forget();
+        }
+    }
+}
+
+/// Never, if that is how often.
+async fn scrub_at_times(lasting: Lasting, live: Arc<Live>, every: Duration, shutdown: CancellationToken) {
     if every.is_zero() {
         return;
     }
     let mut pause = every.min(FIRST);
     while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        pause = every;
-        let slow = Slow { lasting: lasting.clone(), live: Arc::clone(&live), stop: shutdown.clone(), known: 0, in_vain: 0 };
+        let slow = Slow { lasting: lasting.clone(), live: Arc::clone(&live), stop: shutdown.clone(), in_vain: 0 };
         match tokio::task::spawn_blocking(move || scrub(slow)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "can't scrub the cache"),
-            Err(error) => tracing::error!(%error, "the scrub failed"),
+            Ok(scrubbed) => pause = pause_after(&scrubbed, every),
+            Err(error) => {
+                pause = every;
+                tracing::error!(%error, "the scrub failed");
+            }
         }
     }
+}
+
+/// A volume that is full for a moment must not cost a day.
+fn pause_after(scrubbed: &std::io::Result<()>, every: Duration) -> Duration {
+    let Err(error) = scrubbed else { return every };
+    let pause = every.min(FIRST);
+    tracing::warn!(%error, "can't scrub the cache; trying again in {} s", pause.as_secs());
+    pause
 }
 
 fn scrub(mut slow: Slow) -> std::io::Result<()> {
@@ -47,9 +81,8 @@ fn scrub(mut slow: Slow) -> std::io::Result<()> {
         return Ok(());
     }
     let report = Scrub::new(store.root(), true)?.run(&mut slow);
-    // A folder may be the last that was found.
-    slow.heed(&report);
-    tracing::info!(objects = report.objects, bytes = report.bytes, vouched = report.vouched, broken = report.findings.len(), "scrubbed");
+    let Report { objects, bytes, vouched, broken } = report;
+    tracing::info!(objects, bytes, vouched, broken, "scrubbed");
     Ok(())
 }
 
@@ -58,29 +91,25 @@ struct Slow {
     lasting: Lasting,
     live: Arc<Live>,
     stop: CancellationToken,
-    /// How many findings were counted.
-    known: usize,
     /// How many questions nobody answered.
     in_vain: u32,
 }
 
 impl Slow {
-    /// Counts what was found since it was called last.
-    fn heed(&mut self, report: &Report) {
-        let new = report.findings.get(self.known..).unwrap_or_default();
-        if !new.is_empty() {
-            self.known = report.findings.len();
-            self.lasting.metrics.quarantined.inc_by(new.iter().map(|finding| u64::from(finding.quarantined)).sum());
-            // What is broken on disk is broken in memory, too.
-            self.lasting.memory.forget();
-        }
-    }
-
     fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.stop.is_cancelled() {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(500)));
         }
+    }
+}
+
+/// Counts what was moved away, and forgets what memory may have of it. What can't be read did not come there, and on a disk that fails
+/// that may be everything.
+fn heed(lasting: &Lasting, finding: &Finding) {
+    if finding.quarantined {
+        lasting.metrics.quarantined.inc();
+        lasting.memory.forget();
     }
 }
 
@@ -112,17 +141,49 @@ impl Observer for Slow {
         Some(self.live.verify().asks_about(request))
     }
 
-    fn seen(&mut self, report: &Report, length: u64) -> bool {
+    fn found(&mut self, finding: Finding) {
+        heed(&self.lasting, &finding);
+    }
+
+    fn seen(&mut self, _report: &Report, length: u64) -> bool {
         self.lasting.metrics.scrubbed.inc();
-        self.heed(report);
         self.rest(time_for(length));
         !self.stop.is_cancelled()
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::proxy::memory::{Hot, Memory};
+    use crate::store::Store;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn memory_is_forgotten_for_what_was_moved_away_and_not_for_all_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let (store, memory) = (Store::open(folder.path(), None, &metrics).unwrap(), Arc::new(Memory::new()));
+        let lasting = Lasting { store, memory, metrics, journal: Arc::default(), config_versions: crate::config::Versions::default() };
+        let request = Arc::new(Request::parse("/a.example/m/@v/v1.0.0.mod").unwrap());
+        let path = request.as_go_asks();
+        lasting.memory.insert(&path, Arc::new(Hot::immutable(Bytes::new(), &request, folder.path())), lasting.memory.forgotten());
+        for quarantined in [false, true] {
+            heed(&lasting, &Finding { path: path.as_str().into(), problem: String::new(), quarantined, mended: false });
+            assert_eq!(lasting.memory.get(&path, Instant::now()).is_none(), quarantined);
+            assert_eq!(lasting.metrics.quarantined.get(), u64::from(quarantined));
+        }
+    }
+
+    #[test]
+    fn a_scrub_that_could_not_begin_is_tried_again_soon() {
+        let day = Duration::from_secs(86_400);
+        let full = || Err(std::io::ErrorKind::StorageFull.into());
+        assert_eq!([pause_after(&Ok(()), day), pause_after(&full(), day), pause_after(&full(), FIRST / 2)], [day, FIRST, FIRST / 2]);
+    }
 
     #[test]
     fn a_file_that_is_longer_than_any_object_may_be_is_rested_after_no_longer_than_the_longest() {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use http::{Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +26,8 @@ use crate::telemetry::{Health, Metrics};
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long a connection may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
+/// What the access log has for the status of an answer that nobody waited for. HTTP has none; this one is in use for it elsewhere.
+const LEFT: u16 = 499;
 
 /// What a connection needs to answer its requests.
 pub(super) struct Service {
@@ -91,34 +92,35 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
             (hot.endpoint, Outcome::Hit, respond::respond(hot.endpoint, Answer::Hot(hot)))
         }
         None if !is_get && !is_head => (Endpoint::Other, Outcome::Error, respond::method_not_allowed()),
-        None => {
-            let _in_flight = InFlight::enter(&service.metrics.in_flight);
-            match Request::parse(path) {
-                Err(error) => (Endpoint::Other, Outcome::NotFound, respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n"))),
-                Ok(request) => {
-                    let request = Arc::new(request);
-                    // A go command never asks for a head alone, and what would be remembered of one costs memory.
-                    if is_get {
-                        service.look_ahead.asked(trail, &request, started);
-                    }
-                    let missed = || {
-                        if is_get {
-                            service.look_ahead.missed(trail, &request)
-                        }
-                    };
-                    let (answer, outcome) = service.cache.answer(&request, path, &missed).await;
-                    if let Answer::Hot(hot) = &answer
-                        && is_get
-                    {
-                        service.look_ahead.answered(trail, hot);
-                    }
-                    // Without a length HTTP/1.0 ends a body that is whole and one that breaks off in the same way.
-                    let answer = if http.version() == Version::HTTP_10 { answer.settled().await } else { answer };
-                    let endpoint = Endpoint::of(&request);
-                    (endpoint, outcome, respond::respond(endpoint, answer))
+        None => match Request::parse(path) {
+            Err(error) => (Endpoint::Other, Outcome::NotFound, respond::text(StatusCode::NOT_FOUND, format!("not found: {error}\n"))),
+            Ok(request) => {
+                let endpoint = Endpoint::of(&request);
+                let request = Arc::new(request);
+                let mut in_flight = InFlight::enter(service, client, endpoint, path, started);
+                // A go command never asks for a head alone, and what would be remembered of one costs memory.
+                if is_get {
+                    service.look_ahead.asked(trail, &request, started);
                 }
+                let missed = || {
+                    if is_get {
+                        service.look_ahead.missed(trail, &request)
+                    }
+                };
+                let (mut answer, mut outcome) = service.cache.answer(&request, path, &missed).await;
+                if let Answer::Hot(hot) = &answer
+                    && is_get
+                {
+                    service.look_ahead.answered(trail, hot);
+                }
+                // Without a length HTTP/1.0 ends a body that is whole and one that breaks off in the same way.
+                if http.version() == Version::HTTP_10 {
+                    (answer, outcome) = answer.settled(outcome).await;
+                }
+                in_flight.is_answered = true;
+                (endpoint, outcome, respond::respond(endpoint, answer))
             }
-        }
+        },
     };
     let elapsed = started.elapsed();
     let (status, bytes) = (response.status().as_u16(), if is_head { 0 } else { length });
@@ -127,18 +129,31 @@ async fn handle(service: &Service, peer: &Peer, http: http::Request<Incoming>) -
     if is_head { respond::without_body(response) } else { response }
 }
 
-/// Counts a request while it is being answered, also one whose client leaves.
-struct InFlight<'a>(&'a IntGauge);
+/// A request while it is being answered. One whose client leaves meanwhile ends here, counted and logged like any other: what was
+/// fetched for it is kept.
+struct InFlight<'a> {
+    service: &'a Service,
+    line: Line<'a>,
+    started: Instant,
+    is_answered: bool,
+}
 
 impl<'a> InFlight<'a> {
-    fn enter(gauge: &'a IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
+    fn enter(service: &'a Service, client: &'a str, endpoint: Endpoint, path: &'a str, started: Instant) -> Self {
+        service.metrics.in_flight.inc();
+        let line = Line { client, endpoint, path, status: LEFT, outcome: Outcome::Left, bytes: 0, elapsed: Duration::ZERO };
+        Self { service, line, started, is_answered: false }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.dec();
+        let Self { service, line, started, is_answered } = self;
+        service.metrics.in_flight.dec();
+        if !*is_answered {
+            service.counters.count_left(line.endpoint);
+            line.elapsed = started.elapsed();
+            service.log.log(line);
+        }
     }
 }

@@ -158,7 +158,22 @@ impl Verify {
         if summed(request).is_none() {
             return Verdict::Good;
         }
-        let verdict = match look_up {
+        let verdict = self.verdict(request, hash, look_up).await;
+        self.count(request, &verdict);
+        verdict
+    }
+
+    /// The same for one on which there was none. That there is none yet is not counted again.
+    pub(super) async fn judge_again(&self, request: &Request, hash: &str, look_up: Option<LookUp>) -> Verdict {
+        let verdict = self.verdict(request, hash, look_up).await;
+        if !matches!(verdict, Verdict::Pending(_)) {
+            self.count(request, &verdict);
+        }
+        verdict
+    }
+
+    async fn verdict(&self, request: &Request, hash: &str, look_up: Option<LookUp>) -> Verdict {
+        match look_up {
             Some(look_up) => match look_up.answer().await {
                 Ok(sums) => {
                     *self.away() = None;
@@ -171,9 +186,7 @@ impl Verify {
                 }
             },
             None => self.compare_with_first(request, hash).await,
-        };
-        self.count(request, &verdict);
-        verdict
+        }
     }
 
     /// The database's verdict on what was kept before anybody asked it.
@@ -287,6 +300,31 @@ mod tests {
         let (module, version) = self::module(8);
         let refused = after.database().unwrap().sums(&module, &version, &other.ask()).await.unwrap_err();
         assert!(refused.to_string().contains("do not belong together"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_download_that_waits_for_its_verdict_is_counted_once_and_when_it_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::open(folder.path(), None, &metrics).unwrap();
+        let verify = Verify::new(&ProxyConfig::parse("version: 1").unwrap(), &store, &metrics, None).unwrap();
+        let request = Request::parse("/corp.example/m/@v/v1.0.0.zip").unwrap();
+        let says = |answer: Result<Sums, Missing>| {
+            let mut task = JoinSet::new();
+            task.spawn(async { answer });
+            Some(LookUp(task))
+        };
+        let away = || says(Err(Missing::Unavailable("it is away".to_owned())));
+        let counted = || ["pending", "good", "wrong"].map(|verdict| metrics.verifications.with_label_values(&[verdict]).get());
+        assert!(matches!(verify.judge(&request, "h1:x", away()).await, Verdict::Pending(_)));
+        for _ in 0..3 {
+            assert!(matches!(verify.judge_again(&request, "h1:x", away()).await, Verdict::Pending(_)));
+        }
+        assert_eq!(counted(), [1, 0, 0]);
+        let sums = |zip: &str| says(Ok(Sums { zip: Some(zip.to_owned()), go_mod: None }));
+        assert_eq!(verify.judge_again(&request, "h1:x", sums("h1:x")).await, Verdict::Good);
+        assert!(matches!(verify.judge_again(&request, "h1:x", sums("h1:y")).await, Verdict::Wrong(_)));
+        assert_eq!(counted(), [1, 1, 1]);
     }
 
     #[tokio::test]

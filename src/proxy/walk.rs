@@ -29,6 +29,8 @@ const MAX_ALL: u64 = 64 << 20;
 const OVERHEAD: usize = 128;
 /// What has a longer path and version is not remembered, so that nobody can fill the memory with invented ones.
 const MAX_NAME: usize = 256;
+/// In bytes. The longest go.mod files are a tenth of it.
+const MAX_FILE: usize = 128 << 10;
 /// The first Go version whose modules list all that a build of their packages needs.
 const GRAPH_PRUNING: &str = "1.17";
 
@@ -155,10 +157,9 @@ impl Walk {
                     return Vec::new();
                 }
                 if !self.listed.is_empty() {
-                    self.mods.clear();
-                    self.listed.clear();
-                    self.walked.give_back();
-                    self.reach = Reach::Nothing;
+                    // What is cleared keeps its memory, and the share would be free all the same.
+                    (self.mods, self.listed, self.reach) = Default::default();
+                    self.walked = self.walked.another();
                 }
                 if self.mods.len() < MAX_REMEMBERED && self.walked.grow(weight(module, version)) {
                     self.mods.push(Arc::clone(request));
@@ -208,7 +209,7 @@ impl Walk {
             return Vec::new();
         }
         // What does not parse stops the client too, or is somebody's old file that nothing follows from.
-        let Ok(go_mod) = GoMod::parse(file) else { return Vec::new() };
+        let Some(go_mod) = parse(file) else { return Vec::new() };
         if !go_mod.go_at_least(GRAPH_PRUNING) {
             remember(&mut self.unpruned, &mut self.known, module, version);
             return self.all_required(&go_mod);
@@ -223,7 +224,7 @@ impl Walk {
 
     /// Reads a go.mod file of an unpruned graph, and says what comes next.
     pub(super) fn read_unpruned(&mut self, file: &[u8]) -> Vec<Step> {
-        GoMod::parse(file).map(|go_mod| self.all_required(&go_mod)).unwrap_or_default()
+        parse(file).map(|go_mod| self.all_required(&go_mod)).unwrap_or_default()
     }
 
     fn all_required(&mut self, go_mod: &GoMod) -> Vec<Step> {
@@ -295,6 +296,11 @@ fn remember(set: &mut HashSet<Module>, share: &mut Share, module: &ModulePath, v
 
 fn weight(module: &ModulePath, version: &Version) -> u64 {
     (module.as_str().len() + version.as_str().len() + OVERHEAD) as u64
+}
+
+/// Nothing follows from a file that is longer than any that people write: all the client's other requests wait while it is read.
+fn parse(file: &[u8]) -> Option<GoMod> {
+    Some(file).filter(|file| file.len() <= MAX_FILE).and_then(|file| GoMod::parse(file).ok())
 }
 
 fn certain(request: Request) -> Step {

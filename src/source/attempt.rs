@@ -3,36 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONTENT_RANGE, ETAG, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use reqwest::Response;
 
 use super::known::{State, Validator};
+use super::transfer::{Transfer, here};
 use super::upstream::Upstream;
 use super::{Check, Class, FetchError, Fetched, Wanted};
-
-/// What one try leaves to the next one.
-#[derive(Debug, Default)]
-pub(super) struct Transfer {
-    /// It was let through before.
-    pub(super) is_retry: bool,
-    /// The strong entity tag of what the bytes that are here are the beginning of.
-    tag: Option<HeaderValue>,
-}
-
-impl Transfer {
-    /// The headers that ask for what is not here yet.
-    fn range(&self, here: u64) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        if here > 0
-            && let Ok(range) = HeaderValue::try_from(format!("bytes={here}-"))
-        {
-            headers.insert(RANGE, range);
-            headers.extend(self.tag.clone().map(|tag| (IF_RANGE, tag)));
-        }
-        headers
-    }
-}
 
 impl Upstream {
     pub(super) async fn try_fetch(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Fetched, FetchError> {
@@ -79,7 +57,10 @@ impl Upstream {
             }
             (StatusCode::PARTIAL_CONTENT, _) if here(wanted) > 0 && starts_at(&response, here(wanted)) => {
                 let whole = whole_length(&response);
-                self.accept_part(response, wanted, 0, whole).await
+                let end = response.content_length().map(|length| here(wanted).saturating_add(length));
+                let accepted = self.accept_part(response, wanted, 0, whole).await;
+                transfer.kept_its_word = end == Some(here(wanted));
+                accepted
             }
             (StatusCode::NOT_MODIFIED, Some(state)) if is_own => Ok(Fetched::Bytes(state.body.clone())),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(FetchError::NotFound { status, text: self.error_text(response).await }),
@@ -89,20 +70,20 @@ impl Upstream {
 
     /// Asks for an answer only if it would be another one than the one that is known.
     async fn ask_if_changed(&self, wanted: &Wanted, validator: &Validator, transfer: &Transfer) -> Result<Response, FetchError> {
-        let response = self.follow(&wanted.path, &validator.condition(), transfer.is_retry).await?;
+        let response = self.follow(wanted, &validator.condition(), transfer.is_retry).await?;
         if response.status() == StatusCode::NOT_MODIFIED && response.url() != &self.join(&wanted.path)? {
             // It is redirected now, and what the other server has is not what is known here.
             self.known.forget(&wanted.path);
-            return Ok(self.follow(&wanted.path, &HeaderMap::new(), transfer.is_retry).await?);
+            return self.follow(wanted, &HeaderMap::new(), transfer.is_retry).await;
         }
         Ok(response)
     }
 
     /// Asks for what is not here yet; from the start, if the upstream has no such rest.
     async fn ask_for_rest(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Response, FetchError> {
-        let response = self.follow(&wanted.path, &transfer.range(here(wanted)), transfer.is_retry).await?;
+        let response = self.follow(wanted, &transfer.range(here(wanted)), transfer.is_retry).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && here(wanted) > 0 {
-            return Ok(self.follow(&wanted.path, &HeaderMap::new(), transfer.is_retry).await?);
+            return self.follow(wanted, &HeaderMap::new(), transfer.is_retry).await;
         }
         Ok(response)
     }
@@ -110,7 +91,8 @@ impl Upstream {
     fn refused(&self, response: &Response) -> super::Fault {
         let status = response.status();
         let class = match status.as_u16() {
-            401 | 403 | 407 => Class::Auth,
+            401 | 403 => Class::Auth,
+            407 => Class::ProxyAuth,
             429 => Class::RateLimited,
             500.. => Class::ServerError,
             _ => Class::ClientError,
@@ -122,11 +104,6 @@ impl Upstream {
 /// Whether the answer may be another one tomorrow.
 fn may_change(wanted: &Wanted) -> bool {
     matches!(wanted.check, Check::List | Check::AnyInfo)
-}
-
-/// How many bytes are here, from a try before.
-fn here(wanted: &Wanted) -> u64 {
-    wanted.file.as_ref().map_or(0, |file| file.progress().written)
 }
 
 /// Makes ready for a whole answer: forgets what is here, or says how much of it a client has seen the like of already.

@@ -9,7 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::Response;
 
 use super::upstream::Upstream;
-use super::{Class, FetchError, Fetched, Wanted, request::chain_text};
+use super::{Check, Class, FetchError, Fetched, Wanted, fault::chain_text};
 use crate::gomod::MAX_ZIP_BYTES;
 use crate::store::Growing;
 
@@ -31,13 +31,20 @@ impl Upstream {
         skip: u64,
         whole: Option<u64>,
     ) -> Result<Fetched, FetchError> {
-        if is_html(&response) {
-            return Err(self.fault(Class::Verification, "answered with a web page".to_owned()).into());
+        let web_page = || self.fault(Class::Verification, "answered with a web page".to_owned());
+        // Servers of files call what has no extension so: lists, and what is said of the latest version or a branch.
+        let is_checked = matches!(wanted.check, Check::List | Check::AnyInfo | Check::Info(_));
+        let is_html = is_html(&response);
+        if is_html && !is_checked {
+            return Err(web_page().into());
         }
         let encoding = encoding(&response);
         match &wanted.file {
             None => {
                 let body = self.small_body(response, wanted, encoding.as_deref()).await?;
+                if is_html && body.trim_ascii_start().starts_with(b"<") {
+                    return Err(web_page().into());
+                }
                 self.check_small(body, &wanted.check)
             }
             // Its length and its ranges would be those of something else.
@@ -78,7 +85,7 @@ impl Upstream {
                     return Err(super::Fault { had_begun: true, ..fault }.into());
                 }
                 Ok(None) => return Err(other_length().into()),
-                Err(_) => return Err(self.silent().into()),
+                Err(_) => return Err(super::Fault { had_begun, ..self.silent() }.into()),
             };
             let mut good = Vec::with_capacity(ready.len());
             let mut broken = None;
@@ -180,12 +187,16 @@ impl Upstream {
                     self.check_small(Bytes::from(bytes), &wanted.check)
                 }
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let versions = path.parent().filter(|_| wanted.endpoint == "list").map(crate::store::versions_in).unwrap_or_default();
-                if versions.is_empty() { Err(not_found()) } else { Ok(Fetched::Bytes(Bytes::from(versions.join("\n") + "\n"))) }
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found()),
             Err(error) => Err(self.fault(Class::Connect, error.to_string()).into()),
         }
+    }
+
+    /// The versions that a `file://` upstream has files of, as a list: the `list` file of a folder of files may be missing.
+    pub(super) async fn list_of_files(&self, wanted: &Wanted) -> Option<Bytes> {
+        let folder = self.url.to_file_path().ok()?.join(&wanted.path).parent()?.to_owned();
+        let versions = tokio::task::spawn_blocking(move || crate::store::versions_in(&folder)).await.ok()?;
+        (!versions.is_empty()).then(|| Bytes::from(versions.join("\n") + "\n"))
     }
 }
 
@@ -196,10 +207,16 @@ fn words(text: &[u8]) -> Option<&str> {
     ends.rev().find_map(|end| std::str::from_utf8(text.get(..end)?).ok())
 }
 
-/// An encoding other than none.
+/// Those that make other bytes of a body. What else a server calls an encoding (`utf-8`, `aws-chunked`) leaves them as they are, and a go
+/// command does not look at it.
+const PACKED: [&str; 7] = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"];
+
+/// The encodings that a body has to be unpacked from.
 fn encoding(response: &Response) -> Option<String> {
-    let encoding = response.headers().get(CONTENT_ENCODING)?.to_str().unwrap_or("?").trim().to_ascii_lowercase();
-    (encoding != "identity" && !encoding.is_empty()).then_some(encoding)
+    let encodings = response.headers().get_all(CONTENT_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let encodings = encodings.map(|names| names.to_ascii_lowercase()).collect::<Vec<_>>().join(",");
+    let packed: Vec<&str> = encodings.split(',').map(str::trim).filter(|name| PACKED.contains(name)).collect();
+    (!packed.is_empty()).then(|| packed.join(", "))
 }
 
 fn is_html(response: &Response) -> bool {
@@ -220,7 +237,6 @@ mod tests {
     use super::*;
     use crate::config::{self, Fallback, Resolution, Timeouts};
     use crate::gomod::{ModulePath, Version};
-    use crate::source::Check;
     use crate::store::Store;
     use crate::telemetry::Metrics;
 

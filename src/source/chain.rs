@@ -53,9 +53,9 @@ impl Chain {
         self.may_be_asked(is_private).next().is_some_and(|upstream| upstream.is_in_trouble())
     }
 
-    /// The upstreams' hosts, and whether requests to them are held back.
+    /// The upstreams' hosts and those that they may redirect to, and whether requests to them are held back.
     pub fn breakers(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.all().map(|upstream| (upstream.host.as_str(), upstream.is_held_back()))
+        self.all().flat_map(|upstream| upstream.breakers())
     }
 
     /// Who may hear of a module, in order.
@@ -166,6 +166,14 @@ impl Chain {
                     }
                 }
                 Err(error) => return Err(error),
+            }
+        }
+        // A folder that says nothing of its versions hides nobody's list.
+        if wanted.endpoint == "list" && matches!(worst, Some(FetchError::NotFound { .. })) {
+            for upstream in self.may_be_asked(wanted.is_private).filter(|upstream| upstream.url.scheme() == "file") {
+                if let Some(list) = upstream.list_of_files(wanted).await {
+                    return Ok(Fetched::Bytes(list));
+                }
             }
         }
         Err(worst.unwrap_or(FetchError::Offline))

@@ -117,7 +117,11 @@ fn parse_goproxy(text: &str, listen: SocketAddr, for_all_modules: bool) -> Resul
         let fallback = if part.ends_with('|') { Fallback::OnError } else { Fallback::OnNotFound };
         match part.trim_end_matches([',', '|']).trim() {
             "" => {}
-            "direct" => tracing::warn!("GOPROXY: direct is not followed; add it to the clients' GOPROXY if it is wanted"),
+            "direct" => {
+                tracing::warn!("GOPROXY: direct is not followed, nor what comes after it; add it to the clients' GOPROXY if it is wanted");
+                // Nor does a go command ask anybody else then.
+                break;
+            }
             "off" => {
                 seen_off = true;
                 break;
@@ -194,8 +198,8 @@ mod tests {
     }
 
     #[test]
-    fn separators_become_fallbacks_and_direct_is_dropped() {
-        let upstreams = parse_goproxy("https://a.example|b.example/x,direct", listen(), true).unwrap();
+    fn separators_become_fallbacks_and_direct_ends_the_chain() {
+        let upstreams = parse_goproxy("https://a.example|b.example/x,direct,c.example", listen(), true).unwrap();
         assert_eq!(upstreams.len(), 2);
         assert_eq!((upstreams[0].fallback, upstreams[1].fallback), (Fallback::OnError, Fallback::OnNotFound));
         assert_eq!(upstreams[1].url.as_str(), "https://b.example/x");
@@ -219,6 +223,7 @@ mod tests {
     fn off_alone_is_offline_and_direct_alone_is_an_error() {
         assert!(parse_goproxy("off", listen(), true).unwrap().is_empty());
         assert!(parse_goproxy("direct", listen(), true).is_err());
+        assert!(parse_goproxy("direct,https://a.example", listen(), true).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can go wrong on the way to an upstream, in words for the person whose build it stops.
 
+use std::error::Error as _;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub enum Class {
     Timeout,
     /// 401, 403, or a credential that is missing.
     Auth,
+    /// The same, of the HTTP proxy.
+    ProxyAuth,
     /// 429.
     RateLimited,
     /// Any other 4xx, or an answer that no proxy gives.
@@ -39,7 +42,7 @@ impl Class {
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
-            Self::Auth => "auth",
+            Self::Auth | Self::ProxyAuth => "auth",
             Self::RateLimited => "rate_limited",
             Self::ClientError => "client_error",
             Self::ServerError => "server_error",
@@ -71,7 +74,7 @@ impl Class {
 
     /// Whether the upstream said nothing at all.
     #[must_use]
-    pub(super) fn is_silence(self) -> bool {
+    pub(crate) fn is_silence(self) -> bool {
         matches!(self, Self::Dns | Self::Connect | Self::Tls | Self::Timeout)
     }
 
@@ -88,6 +91,7 @@ impl Class {
             Self::Tls => "check the host's certificate, or give the upstream a CA bundle",
             Self::Timeout => "the upstream is slow or away; try again later",
             Self::Auth => "check the credential of this upstream and what it may read",
+            Self::ProxyAuth => "check the credential of the HTTP proxy (httpProxy)",
             Self::RateLimited => "the upstream limits requests; try again later",
             Self::ClientError => "check the upstream's URL and its redirect hosts",
             Self::ServerError => "the upstream has a problem; try again later",
@@ -108,15 +112,23 @@ pub struct Fault {
     pub reason: String,
     /// How long the upstream wants to be left alone.
     pub retry_after: Option<std::time::Duration>,
-    /// A part of the zip had come: what broke is this answer, and not the upstream.
+    /// A part of the zip had come: what broke or stalled is this answer, and not the upstream.
     pub(super) had_begun: bool,
+    /// It was not even asked, since it did not answer lately.
+    pub(super) is_held_back: bool,
 }
 
 impl Fault {
     /// With a reason that may quote what an upstream sent: one line of it, and no long one.
     pub(super) fn new(class: Class, host: String, reason: String) -> Self {
         let is_line = reason.len() <= MAX_SENTENCE && !reason.contains(char::is_control);
-        Self { class, host, reason: if is_line { reason } else { sentence(&reason) }, retry_after: None, had_begun: false }
+        let reason = if is_line { reason } else { sentence(&reason) };
+        Self { class, host, reason, retry_after: None, had_begun: false, is_held_back: false }
+    }
+
+    /// As the metrics have it.
+    pub(super) fn label(&self) -> &'static str {
+        if self.is_held_back { "breaker" } else { self.class.as_str() }
     }
 
     /// Whether nothing was heard, so that others would hear nothing either.
@@ -154,6 +166,9 @@ pub enum FetchError {
     /// A private module, and nobody who may hear of it.
     #[error("a private module, and no upstream is declared internal: nobody is asked for it")]
     Private,
+    /// A look-up of a private module.
+    #[error("a private module, which is not named to the checksum database: set GONOSUMDB for this client")]
+    PrivateLookUp,
     /// A rule of the cache's policy is against it.
     #[error("this cache's policy does not allow it: {0}")]
     Denied(String),
@@ -171,13 +186,27 @@ pub enum FetchError {
     /// Nobody waits for it, and the upstream was in trouble a moment ago.
     #[error("not fetched ahead: the upstream is in trouble")]
     HeldBack,
+    /// Nobody waits for it, and there is no room for one more long answer.
+    #[error("not fetched ahead: too many long answers are under way")]
+    NoRoom,
     /// As much is being downloaded as may be.
     #[error("{0} are under way; try again")]
     Busy(String),
     /// It began well, and did not end so.
     #[error("the download failed or was not what was asked for; try again, or see what /explain on the admin address says of it")]
     Failed,
-    /// The cache's own disk failed.
-    #[error("the cache can't write its volume: {0}")]
+    /// The cache's own failure: its disk's, most likely.
+    #[error("the cache failed, and no upstream: {0}; tell whoever runs it")]
     Local(String),
+}
+
+/// An error and its causes, without reqwest's own first line: it carries the URL, which may be signed.
+pub(super) fn chain_text(error: &reqwest::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        parts.push(inner.to_string());
+        source = inner.source();
+    }
+    if parts.is_empty() { "the request failed".to_owned() } else { parts.join(": ") }
 }

@@ -2,6 +2,7 @@
 //! In memory only: after a restart each is asked for once without a condition.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{DATE, ETAG, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
@@ -12,6 +13,10 @@ const CAPACITY: u64 = 4 << 20;
 /// What an entry costs besides its bytes.
 const OVERHEAD: usize = 256;
 
+/// How long a time of change is relied on: files that are put in the place of others, by a roll-out of an image or from an archive, may
+/// bear the same one.
+const TIME_LASTS: Duration = Duration::from_secs(600);
+
 /// The answers of one upstream, by path.
 #[derive(Debug)]
 pub(super) struct Known(moka::sync::Cache<Box<str>, Arc<State>>);
@@ -21,6 +26,14 @@ pub(super) struct Known(moka::sync::Cache<Box<str>, Arc<State>>);
 pub(super) struct State {
     pub(super) body: Bytes,
     pub(super) validator: Validator,
+    /// When all of it was sent last.
+    sent: Instant,
+}
+
+impl State {
+    fn may_be_relied_on(&self, now: Instant) -> bool {
+        self.validator.name == IF_NONE_MATCH || now.saturating_duration_since(self.sent) < TIME_LASTS
+    }
 }
 
 /// The header that asks for an answer only if it would be another one.
@@ -53,9 +66,13 @@ impl Known {
         Self(moka::sync::Cache::builder().weigher(weigh).max_capacity(CAPACITY).build())
     }
 
-    /// What was said last of a path.
+    /// What was said last of a path, if the next answer may depend on it.
     pub(super) fn get(&self, path: &str) -> Option<Arc<State>> {
-        self.0.get(path)
+        self.get_at(path, Instant::now())
+    }
+
+    fn get_at(&self, path: &str, now: Instant) -> Option<Arc<State>> {
+        self.0.get(path).filter(|state| state.may_be_relied_on(now))
     }
 
     /// Remembers an answer; without a validator nothing is known any more.
@@ -64,7 +81,7 @@ impl Known {
             Some(validator) => {
                 // Bytes of its own: a long answer has its room back as soon as it is on disk.
                 let body = Bytes::copy_from_slice(body);
-                self.0.insert(path.into(), Arc::new(State { body, validator }));
+                self.0.insert(path.into(), Arc::new(State { body, validator, sent: Instant::now() }));
             }
             None => self.forget(path),
         }
@@ -100,6 +117,16 @@ mod tests {
         assert_eq!(validator(&[(LAST_MODIFIED, noon), (DATE, later)]), Some(since));
         assert_eq!(validator(&[(LAST_MODIFIED, noon), (DATE, noon)]), None);
         assert_eq!(validator(&[(LAST_MODIFIED, noon)]), None);
+    }
+
+    #[test]
+    fn a_time_is_relied_on_for_a_while_and_a_tag_for_ever() {
+        let known = Known::new();
+        for (path, name, lasts) in [("tag", IF_NONE_MATCH, true), ("time", IF_MODIFIED_SINCE, false)] {
+            known.set(path, b"v1.0.0\n", Some(Validator { name, value: HeaderValue::from_static("x") }));
+            let sent = known.get(path).unwrap().sent;
+            assert_eq!(known.get_at(path, sent + TIME_LASTS).is_some(), lasts, "{path}");
+        }
     }
 
     #[test]

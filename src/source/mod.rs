@@ -6,6 +6,7 @@ mod body;
 mod breaker;
 mod chain;
 mod credential;
+mod door;
 mod environment;
 mod facts;
 mod fault;
@@ -16,6 +17,7 @@ mod relay;
 mod request;
 mod resolve;
 mod small_body;
+mod transfer;
 mod upstream;
 mod zip_check;
 
@@ -71,6 +73,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Whether no client waits for it. One may have come since: it reads what has arrived, and nobody else would resume the rest.
+    fn gives_way(&self) -> bool {
+        self.is_ahead && !self.file.as_ref().is_some_and(|file| file.is_wanted())
+    }
+
     /// Whether it asks no more than who relays a checksum database.
     fn is_offer(&self) -> bool {
         self.endpoint == SUMDB && self.path.ends_with("/supported")

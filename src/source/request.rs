@@ -13,7 +13,7 @@ use super::credential::{Held, Which, is_refusal};
 use super::http_proxy::Through;
 use super::resolve::ResolveError;
 use super::upstream::Upstream;
-use super::{Class, Fault};
+use super::{Class, Fault, FetchError, Wanted, fault::chain_text};
 use crate::config::Credential;
 
 const MAX_REDIRECTS: usize = 10;
@@ -23,50 +23,57 @@ const TUNNEL: &str = "tunnel error: ";
 impl Upstream {
     /// Sends the request with some headers and follows redirects, each hop only where the configuration allows. What was let
     /// through once keeps its retries, whatever became of other requests meanwhile.
-    pub(super) async fn follow(&self, path: &str, headers: &HeaderMap, is_retry: bool) -> Result<Response, Fault> {
-        let mut url = self.join(path)?;
+    pub(super) async fn follow(&self, wanted: &Wanted, headers: &HeaderMap, is_retry: bool) -> Result<Response, FetchError> {
+        let mut url = self.join(&wanted.path)?;
         for hop in 0..=MAX_REDIRECTS {
-            let response = if hop == 0 { self.send(url.clone(), headers).await? } else { self.send_on(&url, headers, is_retry).await? };
+            let response = match hop {
+                0 => self.send(url.clone(), headers).await?,
+                _ => self.send_on(&url, headers, wanted, is_retry).await?,
+            };
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 return Ok(response);
             }
-            let next = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).and_then(|l| url.join(l).ok());
+            let next = response.headers().get(LOCATION).and_then(|location| url.join(&ascii(location)).ok());
             let Some(next) = next else {
-                return Err(self.fault(Class::ClientError, "redirected without a usable Location".to_owned()));
+                return Err(self.fault(Class::ClientError, "redirected without a usable Location".to_owned()).into());
             };
             let host = next.host_str().unwrap_or_default().to_ascii_lowercase();
             if host != self.host && !self.redirect_hosts.contains(&host) {
                 self.facts.redirected(&host, Instant::now());
                 let reason = format!("redirected to {host}, which is not declared: add it to the upstream's redirect hosts");
-                return Err(self.fault(Class::ClientError, reason));
+                return Err(self.fault(Class::ClientError, reason).into());
             }
             let downgrade = url.scheme() == "https" && next.scheme() != "https";
             let may_be_plain = self.internal || (host == self.host && self.url.scheme() == "http");
             if downgrade || !matches!(next.scheme(), "http" | "https") || (next.scheme() == "http" && !may_be_plain) {
-                return Err(self.fault(Class::ClientError, format!("redirected to {host} without TLS")));
+                return Err(self.fault(Class::ClientError, format!("redirected to {host} without TLS")).into());
             }
             url = next;
         }
-        Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")))
+        Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")).into())
     }
 
     /// Goes on to where the upstream redirected: what is wrong there is no fault of the upstream's own host.
-    async fn send_on(&self, url: &Url, headers: &HeaderMap, is_retry: bool) -> Result<Response, Fault> {
+    async fn send_on(&self, url: &Url, headers: &HeaderMap, wanted: &Wanted, is_retry: bool) -> Result<Response, FetchError> {
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         if host == self.host {
-            return self.send(url.clone(), headers).await;
+            return Ok(self.send(url.clone(), headers).await?);
         }
-        let began = Instant::now();
-        if !is_retry {
-            let admitted = self.beyond(&host, |breaker| breaker.admit(began));
-            admitted.map_err(|wait| self.of(url, Fault { retry_after: Some(wait), ..self.held_back(wait) }))?;
-        }
+        let door = self.door(&host);
+        let held_back = |wait| match wait {
+            Some(wait) => self.of(url, Fault { retry_after: Some(wait), ..self.held_back(wait) }).into(),
+            None => FetchError::HeldBack,
+        };
+        // It ends here, with the verdict.
+        let _probe = if is_retry { None } else { self.pass(&door, wanted).await.map_err(held_back)? };
+        let asked = Instant::now();
         let result = self.send(url.clone(), headers).await;
-        self.beyond(&host, |breaker| match &result {
-            Err(fault) if fault.class.is_silence() => breaker.failed(fault.began(began), Instant::now()),
+        door.note(|breaker| match &result {
+            Err(fault) if fault.class.is_silence() && is_retry => breaker.troubled(Instant::now()),
+            Err(fault) if fault.class.is_silence() => breaker.failed(asked, fault.began(asked), Instant::now()),
             _ => breaker.answered(),
         });
-        result.map_err(|fault| self.of(url, fault))
+        result.map_err(|fault| self.of(url, fault).into())
     }
 
     /// A fault that came up while this was asked.
@@ -86,7 +93,7 @@ impl Upstream {
         // The HTTP proxy dials what goes through it.
         let carrier = self.proxy.as_ref().filter(|proxy| proxy.carries(&url));
         if let Some(refusal) = carrier.and_then(Through::refusal) {
-            return Err(self.fault(Class::Auth, refusal.to_owned()));
+            return Err(self.fault(Class::ProxyAuth, refusal.to_owned()));
         }
         if let Some(address) = literal.filter(|_| carrier.is_none()) {
             let own = url.host() == self.url.host();
@@ -160,13 +167,14 @@ impl Upstream {
     fn transport_fault(&self, error: &reqwest::Error) -> Fault {
         let text = chain_text(error);
         if let Some((proxy, (_, why))) = self.proxy.as_ref().zip(text.split_once(TUNNEL)) {
-            let class = if why.contains("authorization required") { Class::Auth } else { Class::Connect };
+            let class = if why.contains("authorization required") { Class::ProxyAuth } else { Class::Connect };
             return self.fault(class, format!("the HTTP proxy {} opens no tunnel to it: {why}", proxy.host()));
         }
         let resolve = find_cause::<ResolveError>(error);
         let class = if resolve.is_some() {
             Class::Dns
-        } else if error.is_timeout() {
+        } else if error.is_connect() && error.is_timeout() {
+            // A connection in use that answers no ping has timed out, too: the next try finds another one.
             Class::Timeout
         } else if find_cause::<rustls::Error>(error).is_some() {
             Class::Tls
@@ -175,6 +183,11 @@ impl Upstream {
         };
         self.fault(class, resolve.map_or(text, ToString::to_string))
     }
+}
+
+/// A header's value with what is not ASCII, such as UTF-8 that a server did not escape, as a URL escapes it.
+fn ascii(value: &HeaderValue) -> String {
+    percent_encoding::percent_encode(value.as_bytes(), percent_encoding::CONTROLS).to_string()
 }
 
 /// The first cause of a type. An `io::Error` hides the one that it wraps from `source`.
@@ -188,15 +201,4 @@ fn find_cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<
         next = wrapped.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
     }
     None
-}
-
-/// An error and its causes, without reqwest's own first line: it carries the URL, which may be signed.
-pub(super) fn chain_text(error: &reqwest::Error) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        parts.push(inner.to_string());
-        source = inner.source();
-    }
-    if parts.is_empty() { "the request failed".to_owned() } else { parts.join(": ") }
 }

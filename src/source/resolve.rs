@@ -46,6 +46,12 @@ impl Resolver {
         Self { allowed: Some(host), ..self }
     }
 
+    /// Whether a host is dialled at the same addresses as by another one.
+    pub(super) fn dials_alike(&self, other: &Self, host: &str) -> bool {
+        let pins = |resolver: &Self| resolver.pins.as_ref().map(|pins| pins.get(host).cloned());
+        pins(self) == pins(other)
+    }
+
     /// Whether an address that stands in a URL may be dialled: reqwest asks no resolver for those.
     pub(super) fn check_literal(&self, address: IpAddr, is_own_host: bool) -> Result<(), ResolveError> {
         let pinned = |pins: &HashMap<String, Vec<IpAddr>>| {
@@ -101,6 +107,14 @@ mod tests {
         let resolver = Resolver::new(&pinned("a.example", "203.0.113.7"), false);
         assert_eq!(resolver.lookup("a.example").await.unwrap(), ["203.0.113.7:0".parse().unwrap()]);
         assert!(matches!(resolver.lookup("localhost").await, Err(ResolveError::NotPinned(_))));
+    }
+
+    #[test]
+    fn a_host_with_another_address_is_dialled_elsewhere() {
+        let at = |address: &str| Resolver::new(&pinned("a.example", address), false);
+        let before = at("203.0.113.7");
+        assert!(before.dials_alike(&at("203.0.113.7"), "a.example") && !before.dials_alike(&at("203.0.113.8"), "a.example"));
+        assert!(before.dials_alike(&at("203.0.113.8"), "b.example"));
     }
 
     #[tokio::test]

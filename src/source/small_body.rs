@@ -77,7 +77,7 @@ impl Upstream {
     /// Waits until there is room for one more long answer. What nobody waits for does not wait either.
     async fn room(&self, wanted: &Wanted) -> Result<Room, FetchError> {
         if wanted.is_ahead {
-            return ROOM.try_acquire_many(LONGEST).map_err(|_| FetchError::HeldBack);
+            return ROOM.try_acquire_many(LONGEST).map_err(|_| FetchError::NoRoom);
         }
         let waited = tokio::time::timeout(self.timeouts.idle, ROOM.acquire_many(LONGEST)).await;
         waited.ok().and_then(Result::ok).ok_or_else(|| FetchError::Busy(format!("too many answers of more than {USUAL} bytes")))

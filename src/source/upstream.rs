@@ -9,18 +9,19 @@ use prometheus::IntCounter;
 use reqwest::Client;
 use url::Url;
 
-use super::attempt::Transfer;
-use super::breaker::Breaker;
 use super::credential::{Held, Which};
+use super::door::{Door, Probe};
 use super::facts::{Facts, shows_acceptance};
+use super::fault::chain_text;
 use super::http_proxy::Through;
 use super::known::Known;
-use super::request::chain_text;
 use super::resolve::Resolver;
+use super::transfer::{Transfer, here};
 use super::{Class, Fault, FetchError, Fetched, Journal, Wanted};
 use crate::config::{self, Credential, Fallback, Resolution, Timeouts};
 use crate::telemetry::Metrics;
 
+/// In a row, that bring nothing.
 const ATTEMPTS: u32 = 3;
 /// An upstream that asks for a longer pause is not waited for: the client hears of it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3);
@@ -53,9 +54,8 @@ pub(super) struct Upstream {
     /// The same upstream in the next configuration.
     successor: OnceLock<Arc<Self>>,
     journal: Arc<Journal>,
-    breaker: Mutex<Breaker>,
-    /// For the hosts that it redirects to, which the configuration names.
-    beyond: Mutex<BTreeMap<String, Breaker>>,
+    /// By host: its own, and those that it redirects to, which the configuration names.
+    doors: Mutex<BTreeMap<String, Arc<Door>>>,
 }
 
 impl Upstream {
@@ -80,6 +80,10 @@ impl Upstream {
             .http2_keep_alive_interval(config.timeouts.connect)
             .http2_keep_alive_timeout(config.timeouts.connect)
             .http2_keep_alive_while_idle(true)
+            // A header that is not as it should be, and that nobody here reads, is no reason to refuse what go commands take.
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .user_agent(concat!("gomodcache/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(Arc::new(resolver.clone()));
         if let Some(proxy) = proxy {
@@ -110,31 +114,28 @@ impl Upstream {
             bytes,
             successor: OnceLock::new(),
             journal: Arc::clone(journal),
-            breaker: Mutex::default(),
-            beyond: Mutex::default(),
+            doors: Mutex::default(),
         })
     }
 
-    /// Asks for one object, a few times if that may help, and counts every try. Each try is made as the configuration of its
-    /// time says: a broken zip goes on with the credential and at the addresses of now.
+    /// Asks for one object, a few times if that may help, and as long as each brings more of a zip. Counts every try. Each is made as
+    /// the configuration of its time says: a broken zip goes on with the credential and at the addresses of now.
     pub(super) async fn fetch(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
         let mut transfer = Transfer::default();
-        let mut attempt = 1;
         loop {
             let upstream = self.of_now();
             if wanted.is_private && !upstream.internal {
                 return Err(FetchError::Private);
             }
-            upstream.admit(wanted, transfer.is_retry)?;
+            let probe = upstream.admit(wanted, transfer.is_retry).await?;
             let result = upstream.counted(wanted, &mut transfer).await;
-            let pause = match &result {
-                Err(FetchError::Fault(fault)) if attempt < ATTEMPTS => pause(fault, attempt),
+            drop(probe);
+            let pause = match (&result, transfer.tried(here(wanted))) {
+                (Err(FetchError::Fault(fault)), Some(in_vain)) if in_vain < ATTEMPTS => pause(fault, in_vain),
                 _ => None,
             };
             let Some(pause) = pause else { return result };
             tokio::time::sleep(pause).await;
-            attempt += 1;
-            transfer.is_retry = true;
         }
     }
 
@@ -143,17 +144,19 @@ impl Upstream {
         self.metrics.upstream_endpoint_requests.with_label_values(&[wanted.endpoint]).inc();
         let started = Instant::now();
         let result = self.try_fetch(wanted, transfer).await;
-        let (class, reason) = match &result {
-            Ok(_) => ("ok", None),
-            Err(FetchError::NotFound { .. }) => ("not_found", None),
-            Err(FetchError::Fault(fault)) => (fault.class.as_str(), Some(fault.reason.clone())),
-            Err(_) => return result,
+        let (host, class, reason) = match &result {
+            Ok(_) => (&self.host, "ok", None),
+            Err(FetchError::NotFound { .. }) => (&self.host, "not_found", None),
+            // Maybe of a host that it redirects to.
+            Err(FetchError::Fault(fault)) => (&fault.host, fault.label(), Some(fault.reason.clone())),
+            // The cache's own trouble with what it answered.
+            Err(error) => (&self.host, "ok", Some(error.to_string())),
         };
         let elapsed = started.elapsed();
-        self.metrics.upstream_requests.with_label_values(&[&self.host, class]).inc();
-        self.metrics.upstream_duration.with_label_values(&[&self.host]).observe(elapsed.as_secs_f64());
-        self.journal.note(&wanted.path, &self.host, class, reason, elapsed);
-        self.note(wanted, &result, started);
+        self.metrics.upstream_requests.with_label_values(&[host, class]).inc();
+        self.metrics.upstream_duration.with_label_values(&[host]).observe(elapsed.as_secs_f64());
+        self.journal.note(&wanted.path, host, class, reason, elapsed);
+        self.note(wanted, &result, started, transfer.is_retry);
         result
     }
 
@@ -180,6 +183,14 @@ impl Upstream {
         if is_same_credential {
             self.known.take_over(&before.known);
         }
+        // Whether a host answers is a matter of where it is dialled, and of nothing else in a configuration.
+        let doors = before
+            .doors()
+            .iter()
+            .filter(|(host, _)| self.resolver.dials_alike(&before.resolver, host))
+            .map(|(host, door)| (host.clone(), Arc::clone(door)))
+            .collect();
+        *self.doors() = doors;
         // Of two entries with one URL the first one has it.
         let _another_has_it = before.successor.set(Arc::clone(self));
     }
@@ -223,55 +234,66 @@ impl Upstream {
 
     /// Whether it may be asked now. What was let through once keeps its retries: one connection that broke under many downloads
     /// must not end them all.
-    fn admit(&self, wanted: &Wanted, is_retry: bool) -> Result<(), FetchError> {
-        let (mut breaker, now) = (self.breaker(), Instant::now());
-        // A client may have come since: it reads what has arrived, and nobody else would resume the rest.
-        let is_wanted = || wanted.file.as_ref().is_some_and(|file| file.is_wanted());
-        if wanted.is_ahead && breaker.is_in_trouble(now) && !is_wanted() {
+    async fn admit(&self, wanted: &Wanted, is_retry: bool) -> Result<Option<Probe>, FetchError> {
+        if wanted.gives_way() && self.is_in_trouble() {
             return Err(FetchError::HeldBack);
         }
         if is_retry {
-            return Ok(());
+            return Ok(None);
         }
-        breaker.admit(now).map_err(|wait| {
-            self.metrics.upstream_requests.with_label_values(&[&self.host, "breaker"]).inc();
-            self.held_back(wait).into()
+        self.pass(&self.door(&self.host), wanted).await.map_err(|wait| match wait {
+            Some(wait) => {
+                self.metrics.upstream_requests.with_label_values(&[&self.host, "breaker"]).inc();
+                self.held_back(wait).into()
+            }
+            None => FetchError::HeldBack,
         })
     }
 
+    /// Goes through a door, or says how long that would have to wait. What no client waits for does not wait for anybody's probe:
+    /// a client that comes meanwhile begins anew, and waits itself.
+    pub(super) async fn pass(&self, door: &Arc<Door>, wanted: &Wanted) -> Result<Option<Probe>, Option<Duration>> {
+        let patience = if wanted.gives_way() { Duration::ZERO } else { self.timeouts.connect };
+        door.pass(patience).await.map_err(|wait| Some(wait).filter(|_| !wanted.gives_way()))
+    }
+
     pub(super) fn held_back(&self, wait: Duration) -> Fault {
-        self.fault(Class::Connect, format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32()))
+        let reason = format!("has not answered lately; it is asked again in {:.1} s", wait.as_secs_f32());
+        Fault { is_held_back: true, ..self.fault(Class::Connect, reason) }
     }
 
     /// Whether it had a problem a moment ago.
     pub(super) fn is_in_trouble(&self) -> bool {
-        self.breaker().is_in_trouble(Instant::now())
+        self.door(&self.host).is_in_trouble()
     }
 
-    fn note(&self, wanted: &Wanted, result: &Result<Fetched, FetchError>, began: Instant) {
+    fn note(&self, wanted: &Wanted, result: &Result<Fetched, FetchError>, asked: Instant, is_retry: bool) {
         let now = Instant::now();
-        let mut breaker = self.breaker();
-        match result {
-            Err(FetchError::Fault(fault)) if fault.is_silence() && fault.host == self.host => breaker.failed(fault.began(began), now),
+        self.door(&self.host).note(|breaker| match result {
+            Err(FetchError::Fault(fault)) if fault.is_silence() && fault.host == self.host => {
+                // What is wrong with one object proves nothing more when it is asked for again.
+                if is_retry { breaker.troubled(now) } else { breaker.failed(asked, fault.began(asked), now) }
+            }
             // Nobody need relay a database: to refuse it is no sign of trouble.
             Err(FetchError::Fault(fault)) if fault.class.is_trouble() && !wanted.is_offer() => breaker.complained(now),
             _ => breaker.answered(),
-        }
+        });
     }
 
-    /// Whether requests are held back.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.breaker().is_open(Instant::now())
+    /// Its host and those that it may redirect to, and whether requests to each are held back.
+    pub(super) fn breakers(&self) -> Vec<(&str, bool)> {
+        let doors = self.doors();
+        let hosts = std::iter::once(&self.host).chain(&self.redirect_hosts);
+        hosts.map(|host| (host.as_str(), doors.get(host).is_some_and(|door| door.is_shut()))).collect()
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The door of its own host, or of one that it may redirect to.
+    pub(super) fn door(&self, host: &str) -> Arc<Door> {
+        Arc::clone(self.doors().entry(host.to_owned()).or_default())
     }
 
-    /// Does something to the breaker of a host that it may redirect to.
-    pub(super) fn beyond<T>(&self, host: &str, work: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut breakers = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        work(breakers.entry(host.to_owned()).or_default())
+    fn doors(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Door>>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn fault(&self, class: Class, reason: String) -> Fault {
@@ -280,10 +302,49 @@ impl Upstream {
 }
 
 /// How long to wait before the next try; nothing if there is no use in one.
-fn pause(fault: &Fault, attempt: u32) -> Option<Duration> {
+fn pause(fault: &Fault, in_vain: u32) -> Option<Duration> {
     let jitter = Duration::from_millis(rand::random_range(0..100));
     match fault.retry_after {
         Some(asked) => (fault.class.may_be_retried_later() && asked <= MAX_RETRY_AFTER).then(|| asked + jitter),
-        None => fault.class.is_transient().then(|| Duration::from_millis(100 * u64::from(attempt)) + jitter),
+        None => fault.class.is_transient().then(|| Duration::from_millis(100 * u64::from(in_vain)) + jitter),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::source::Check;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn an_upstream_that_answered_the_probe_is_asked_again_whatever_the_cache_made_of_its_answer() {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("v1.0.0.zip"), "zip").unwrap();
+        let (metrics, journal) = (Arc::new(Metrics::new().unwrap()), Arc::default());
+        let store = Store::open(&folder.path().join("cache"), None, &metrics).unwrap();
+        let config = config::Upstream {
+            url: Url::from_directory_path(folder.path()).unwrap(),
+            fallback: Fallback::OnNotFound,
+            credential: None,
+            redirect_hosts: Vec::new(),
+            internal: true,
+            ca_bundle: None,
+            timeouts: Timeouts::default(),
+        };
+        let shared = Shared { resolution: &Resolution::default(), proxy: None, metrics: &metrics, journal: &journal };
+        let upstream = Upstream::new(&config, None, &shared).unwrap();
+        let earlier = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        (0..5).for_each(|_| upstream.door(&upstream.host).note(|breaker| breaker.failed(earlier, earlier, earlier)));
+        // The cache's own failure: it can't check this as a zip.
+        let file = Some(Arc::new(store.growing().unwrap()));
+        let path = "v1.0.0.zip".to_owned();
+        let wanted = Wanted { path, endpoint: "zip", is_private: false, is_ahead: false, check: Check::Text, file };
+        let error = upstream.fetch(&wanted).await.unwrap_err();
+        assert!(matches!(&error, FetchError::Local(_)) && !error.to_string().contains("volume"), "{error}");
+        assert!(!upstream.door(&upstream.host).is_shut());
+        let reasons: Vec<Option<String>> = journal.of("v1.0.0").into_iter().map(|attempt| attempt.reason).collect();
+        assert_eq!(reasons, [Some(error.to_string())]);
     }
 }

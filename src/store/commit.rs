@@ -11,17 +11,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::sync::{oneshot, watch};
 
+use super::Growing;
 use super::ledger::Room;
-use super::open::read_at_most;
+use super::trouble::Trouble;
 use super::usage::Usage;
-use super::{Growing, MAX_STATE};
+use answers::{Answers, Asker};
 pub use first::First;
-use place::{exclusive, place};
+use place::{Lock, place, place_unless};
 
+mod answers;
 mod first;
 mod place;
 
@@ -54,19 +57,18 @@ pub(super) struct Commit {
 pub(super) type MayStay = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 pub(super) enum Content {
-    /// A small object.
-    Bytes(Bytes),
-    /// One that takes the place of what may not stay.
-    Unless(Bytes, MayStay),
+    /// A small object. It may take the place only of what may not stay.
+    Bytes(Bytes, Option<MayStay>),
     /// A verified zip and its hash: the `.ziphash` appears before the zip.
     Zip(Arc<Growing>, String),
 }
 
-/// The committing thread. Dropping it commits what is queued and waits for that.
+/// The committing thread. Ending it commits what is queued and waits for that.
 #[derive(Debug)]
 pub(super) struct Committer {
-    queue: Option<mpsc::SyncSender<Commit>>,
-    threads: Vec<JoinHandle<()>>,
+    /// None at the end.
+    queue: ArcSwapOption<mpsc::SyncSender<Commit>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// What waits or is being written.
     backlog: watch::Sender<Backlog>,
     /// The backlog of a disk that was waited for in vain.
@@ -103,7 +105,7 @@ impl Backlog {
 }
 
 impl Committer {
-    pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>) -> io::Result<Self> {
+    pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>, trouble: Arc<Trouble>) -> io::Result<Self> {
         let (queue, commits) = mpsc::sync_channel(QUEUE);
         let backlog = watch::Sender::new(Backlog::default());
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
@@ -112,14 +114,15 @@ impl Committer {
             while let Some(batch) = next_batch(&commits, account.most_at_once(), GROUP, LONGEST) {
                 let (bytes, commits) = (batch.iter().map(Commit::size).sum(), batch.len());
                 let (batch, others) = on_volume(batch);
+                let mut answers = Answers::new(&trouble);
                 if !batch.is_empty() {
                     match account.reserve(room_of(&batch)) {
-                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &account)),
-                        Err(error) => batch.into_iter().for_each(|commit| answer(commit.done, Err(copy(&error)))),
+                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &account, &mut answers)),
+                        Err(error) => batch.into_iter().for_each(|commit| answers.tell(commit.asker(), Err(copy(&error)))),
                     }
                 }
                 others.iter().for_each(|commit| account.make_way(commit.room()));
-                others.into_iter().for_each(|commit| answer(commit.done, Err(not_on_volume())));
+                others.into_iter().for_each(|commit| answers.tell(commit.asker(), Err(not_on_volume())));
                 waiting.send_modify(|backlog| backlog.leave(bytes, commits));
             }
         };
@@ -134,7 +137,8 @@ impl Committer {
                 run();
             })?]
         };
-        Ok(Self { queue: Some(queue), threads, backlog, stuck: Mutex::default(), patience: PATIENCE, usage })
+        let (queue, threads) = (ArcSwapOption::from_pointee(queue), Mutex::new(threads));
+        Ok(Self { queue, threads, backlog, stuck: Mutex::default(), patience: PATIENCE, usage })
     }
 
     /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit, and memory.
@@ -154,6 +158,18 @@ impl Committer {
         }
     }
 
+    /// Commits what is queued and waits for that. Blocks.
+    pub(super) fn end(&self) {
+        drop(self.queue.swap(None));
+        self.usage.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store failed");
+            }
+        }
+    }
+
     fn stuck(&self) -> MutexGuard<'_, Option<Backlog>> {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +182,7 @@ impl Committer {
             return Err(io::Error::other(format!("{size} bytes are more than this cache may hold")));
         }
         self.backlog.send_modify(|backlog| backlog.enter(size));
-        let sent = self.queue.as_ref().ok_or_else(gone).and_then(|queue| {
+        let sent = self.queue.load().as_ref().ok_or_else(gone).and_then(|queue| {
             queue.try_send(commit).map_err(|refused| match refused {
                 mpsc::TrySendError::Full(_) => io::Error::other(format!("the disk is slow: {QUEUE} objects wait for it")),
                 mpsc::TrySendError::Disconnected(_) => gone(),
@@ -181,20 +197,18 @@ impl Committer {
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        drop(self.queue.take());
-        self.usage.stop();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the store failed");
-            }
-        }
+        self.end();
     }
 }
 
 impl Commit {
+    fn asker(self) -> Asker {
+        Asker { to: self.to, done: self.done }
+    }
+
     fn size(&self) -> u64 {
         match &self.content {
-            Content::Bytes(bytes) | Content::Unless(bytes, _) => bytes.len() as u64,
+            Content::Bytes(bytes, _) => bytes.len() as u64,
             Content::Zip(growing, _) => growing.progress().written,
         }
     }
@@ -203,7 +217,7 @@ impl Commit {
     fn room(&self) -> Room {
         let room = Room::of(self.size());
         match &self.content {
-            Content::Bytes(_) | Content::Unless(..) => room,
+            Content::Bytes(..) => room,
             Content::Zip(_, hash) => room.plus(Room::of(hash.len() as u64)),
         }
     }
@@ -270,29 +284,29 @@ impl Temp {
 }
 
 /// Returns the room that was booked and is free again: what took another's place, or could not be written.
-fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
+fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage, answers: &mut Answers<'_>) -> Room {
     let mut surplus = Room::default();
     let mut staged = Vec::with_capacity(batch.len());
     for commit in batch {
         let room = commit.room();
         let Commit { content, to, first, done } = commit;
         match stage(content, &to, tmp) {
-            Ok(files) => staged.push((files, first, room, done)),
+            Ok(files) => staged.push((files, first, room, Asker { to, done })),
             Err(error) => {
                 surplus = surplus.plus(room);
-                answer(done, Err(error));
+                answers.tell(Asker { to, done }, Err(error));
             }
         }
     }
     let files = || staged.iter().flat_map(|(files, ..)| files);
     let synced = sync(files().map(|f| f.temp.path()), tmp);
-    let mut folders = BTreeSet::new();
+    let (mut lock, mut folders) = (Lock::new(tmp), BTreeSet::new());
     let mut results = Vec::with_capacity(staged.len());
-    for (files, first, room, done) in staged {
+    for (files, first, room, asker) in staged {
         let result = match &synced {
             Ok(()) => first.map_or(Ok(()), First::stands).and_then(|()| {
                 files.into_iter().try_for_each(|file| {
-                    surplus = surplus.plus(rename(file, tmp, &mut folders, usage)?);
+                    surplus = surplus.plus(rename(file, &mut lock, &mut folders, usage)?);
                     Ok(())
                 })
             }),
@@ -300,25 +314,22 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage) -> Room {
         };
         // A hash without its zip may be left: a block that the next count finds.
         surplus = if result.is_err() { surplus.plus(room) } else { surplus };
-        results.push((result, done));
+        results.push((asker, result));
     }
     // The objects are visible and whole; a lost folder entry is a lost second, not a torn file.
     // One that another process has emptied since is gone.
     if let Err(error) = sync(folders.iter().map(PathBuf::as_path).filter(|folder| folder.exists()), tmp) {
         tracing::warn!(%error, "can't sync the cache's folders");
     }
-    for (result, done) in results {
-        answer(done, result);
+    for (asker, result) in results {
+        answers.tell(asker, result);
     }
     surplus
 }
 
 fn stage(content: Content, to: &Path, tmp: &Path) -> io::Result<Vec<Staged>> {
     match content {
-        Content::Bytes(bytes) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless: None }]),
-        Content::Unless(bytes, may_stay) => {
-            Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless: Some(may_stay) }])
-        }
+        Content::Bytes(bytes, unless) => Ok(vec![Staged { temp: Temp::Own(write(&bytes, tmp)?), to: to.to_owned(), unless }]),
         Content::Zip(growing, h1) => {
             let path = growing.path().ok_or_else(not_on_volume)?;
             Ok(vec![
@@ -344,34 +355,28 @@ fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()>
 }
 
 /// Returns the room of what was there before, or of what was not needed.
-fn rename(file: Staged, tmp: &Path, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
-    let lock = file.unless.is_some().then(|| exclusive(tmp)).transpose()?;
-    if let Some(may_stay) = &file.unless
-        && read_at_most(&file.to, MAX_STATE).is_ok_and(|there| may_stay(&there))
-    {
-        return Ok(Room::of(fs::metadata(file.temp.path())?.len()));
-    }
-    let replaced = fs::metadata(&file.to).map(|old| Room::of(old.len())).unwrap_or_default();
-    usage.stamp_new(file.temp.path(), &file.to);
-    let folder = file.to.parent().unwrap_or(Path::new("/"));
-    place(file.temp.path(), &file.to, folder)?;
-    match file.temp {
+fn rename(file: Staged, lock: &mut Lock, folders: &mut BTreeSet<PathBuf>, usage: &Usage) -> io::Result<Room> {
+    let Staged { temp, to, unless } = file;
+    usage.stamp_new(temp.path(), &to);
+    let folder = to.parent().unwrap_or(Path::new("/"));
+    let replaced = match unless {
+        None => place(temp.path(), &to, folder)?,
+        Some(may_stay) => match place_unless(temp.path(), &to, folder, &may_stay, lock)? {
+            Some(replaced) => replaced,
+            None => return Ok(Room::of(fs::metadata(temp.path())?.len())),
+        },
+    };
+    match temp {
         Temp::Own(path) => drop(path.keep()),
         // The readers' handle stays; its attempt to remove the old name at the end finds nothing.
         Temp::Shared(growing, _) => drop(growing),
     }
-    drop(lock);
     folders.insert(folder.to_owned());
     Ok(replaced)
 }
 
 fn copy(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
-}
-
-fn answer(done: oneshot::Sender<io::Result<()>>, result: io::Result<()>) {
-    // Nobody waits for it any more: whoever asked has its answer.
-    let _nobody_waits = done.send(result);
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A use within this time of the last one is not counted again.
 pub const USE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_USES: u32 = 3;
+/// Machines that share a volume do not agree on the time to the second. What is further ahead than this was never a time of use: a clock
+/// was wrong once, or the file came from elsewhere.
+const AHEAD: Duration = Duration::from_secs(3600);
 /// How many evicted objects are remembered: one that comes back was worth keeping.
 const MAX_GHOSTS: usize = 50_000;
 
@@ -41,12 +44,14 @@ pub(super) struct Object {
 impl Object {
     pub(super) fn new(path: PathBuf, metadata: &fs::Metadata) -> Self {
         let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        Self { path, size: metadata.len(), last_use: modified.as_secs(), uses: modified.subsec_nanos().min(MAX_USES) }
+        // It would go last for as long as it is ahead.
+        let last_use = if is_ahead(modified, now()) { 0 } else { modified.as_secs() };
+        Self { path, size: metadata.len(), last_use, uses: modified.subsec_nanos().min(MAX_USES) }
     }
 
     /// Seconds since it was used.
     pub(super) fn age(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(self.last_use)
+        now().as_secs().saturating_sub(self.last_use)
     }
 }
 
@@ -74,9 +79,8 @@ impl Ghosts {
 /// The file's times can't be read or set.
 pub(super) fn count_use(file: &File) -> io::Result<bool> {
     let modified = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let uses = modified.subsec_nanos().min(MAX_USES);
-    if uses > 0 && now.as_secs().saturating_sub(modified.as_secs()) < USE_INTERVAL.as_secs() {
+    let (now, uses) = (now(), modified.subsec_nanos().min(MAX_USES));
+    if uses > 0 && now.as_secs().saturating_sub(modified.as_secs()) < USE_INTERVAL.as_secs() && !is_ahead(modified, now) {
         return Ok(false);
     }
     stamp(file, (uses + 1).min(MAX_USES))?;
@@ -88,8 +92,16 @@ pub(super) fn count_use(file: &File) -> io::Result<bool> {
 /// # Errors
 /// The file's times can't be set.
 pub(super) fn stamp(file: &File, uses: u32) -> io::Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    file.set_modified(UNIX_EPOCH + Duration::new(now.as_secs(), uses))
+    file.set_modified(UNIX_EPOCH + Duration::new(now().as_secs(), uses))
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn is_ahead(modified: Duration, now: Duration) -> bool {
+    modified > now.saturating_add(AHEAD)
 }
 
 /// What goes first comes first.
@@ -140,5 +152,23 @@ mod tests {
             object("newest-unused", 10, 7, 0),
         ];
         assert_eq!(names(&in_order(objects, 10)), ["old-unused", "newer-unused", "old-used", "used", "newest-unused"]);
+    }
+
+    #[test]
+    fn a_time_that_is_far_ahead_is_the_oldest_until_a_use_puts_it_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v1.0.0.zip");
+        let file = File::create(&path).unwrap();
+        let at = |ahead: Duration| {
+            file.set_modified(UNIX_EPOCH + Duration::new((now() + ahead).as_secs(), 2)).unwrap();
+            Object::new(path.clone(), &file.metadata().unwrap())
+        };
+        // Another machine's clock.
+        assert!(at(AHEAD / 2).last_use > now().as_secs() && !count_use(&file).unwrap());
+        let far = at(AHEAD * 24);
+        assert_eq!((far.last_use, far.uses), (0, 2));
+        assert!(count_use(&file).unwrap());
+        let used = Object::new(path.clone(), &file.metadata().unwrap());
+        assert!(used.age() < 60 && used.last_use > 0 && used.uses == 3, "{used:?}");
     }
 }

@@ -250,7 +250,7 @@ impl Growing {
         let mut place = self.place();
         match self.write_to(&mut place, pieces, written) {
             Err(error) if !matches!(*place, Place::Memory(_)) => {
-                self.trouble.note(&error);
+                self.trouble.note();
                 tracing::warn!(%error, "can't write the volume; a zip passes through memory");
                 *place = self.move_to_memory(written)?;
                 self.write_to(&mut place, pieces, written)

@@ -4,13 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
+use super::STATE_DIR;
 use super::eviction::Object;
 use super::ledger::Room;
-use super::{ABANDONED, STATE_DIR};
+use super::temporary::is_abandoned;
 use crate::gomod::{ModulePath, Patterns};
 
 /// The files of one cache folder.
@@ -138,6 +138,6 @@ pub(super) fn is_hash(path: &Path) -> bool {
 
 /// Whether a hash outlived its zip. A new one has its zip in a moment, if its process lives.
 pub(super) fn is_orphan(hash: &Path) -> bool {
-    let age = fs::metadata(hash).and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
-    age.is_some_and(|age| age > ABANDONED) && hash.with_extension("zip").try_exists().is_ok_and(|there| !there)
+    fs::metadata(hash).and_then(|metadata| metadata.modified()).is_ok_and(is_abandoned)
+        && hash.with_extension("zip").try_exists().is_ok_and(|there| !there)
 }

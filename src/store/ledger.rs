@@ -19,7 +19,7 @@ const FILE: &str = "usage";
 /// A file takes whole blocks of a disk.
 const BLOCK: u64 = 4096;
 /// A process that was frozen while it held the lock must not hold up the others for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Room on the volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Ledger {
         let file = own_file(&self.path);
         let file = file.inspect_err(|error| tracing::debug!(%error, "can't open the account of the volume")).ok();
         if let Some(file) = &file {
-            lock(file);
+            lock(file, PATIENCE);
         }
         let mut figures = file.as_ref().and_then(|file| read(file).ok()).unwrap_or(*last);
         let result = change(&mut figures);
@@ -120,27 +120,27 @@ impl Ledger {
     }
 }
 
-/// Waits for a lock that other processes with this volume may have.
-pub(super) fn lock(file: &File) {
-    wait_for(file, FlockOperation::NonBlockingLockExclusive);
+/// Waits for a lock that other processes with this volume may have. Returns whether it has it.
+pub(super) fn lock(file: &File, patience: Duration) -> bool {
+    wait_for(file, FlockOperation::NonBlockingLockExclusive, patience)
 }
 
 /// Waits for one that any number of processes may have.
 pub(super) fn lock_shared(file: &File) {
-    wait_for(file, FlockOperation::NonBlockingLockShared);
+    wait_for(file, FlockOperation::NonBlockingLockShared, PATIENCE);
 }
 
-fn wait_for(file: &File, operation: FlockOperation) {
-    let until = Instant::now() + PATIENCE;
+fn wait_for(file: &File, operation: FlockOperation, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
     loop {
         match flock(file, operation) {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(error) => {
                 tracing::warn!(%error, "can't lock a file of the volume; going on without");
-                return;
+                return false;
             }
         }
     }

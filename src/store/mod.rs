@@ -8,6 +8,7 @@ mod growing;
 mod inventory;
 mod ledger;
 mod open;
+mod quarantined;
 mod reader;
 mod scrub;
 mod temporary;
@@ -38,14 +39,14 @@ use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
 use open::Root;
-use temporary::{ABANDONED, new_temp};
+use temporary::new_temp;
 use trouble::Trouble;
 use usage::Usage;
 
 /// The folder for our own state, below the cache's root.
 const STATE_DIR: &str = ".gomodcache";
-/// More than any file of our own has: a list of versions is the longest.
-const MAX_STATE: u64 = 16 << 20;
+/// More than any file of our own has: a list of versions is the longest, with the line that says who gave it.
+const MAX_STATE: u64 = (16 << 20) + (1 << 10);
 
 /// A cache folder.
 #[derive(Clone, Debug)]
@@ -86,22 +87,19 @@ impl Store {
         let in_use = temporary::take_over(&tmp);
         // A folder that is not ours is found out now and not at the first download. A volume that is full or has become
         // read-only has hits to serve.
-        let trouble = Trouble::default();
         match new_temp(&tmp) {
-            Err(error) if is_exhausted(&error) => {
-                trouble.note(&error);
-                tracing::error!(%error, "can't write the volume; nothing new will be kept");
-            }
+            Err(error) if is_exhausted(&error) => tracing::error!(%error, "can't write the volume; nothing new will be kept"),
             written => drop(written?),
         }
         let usage = Arc::new(Usage::new(root.to_owned(), limit, Arc::clone(metrics)));
-        let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage))?);
+        let trouble = Arc::<Trouble>::default();
+        let committer = Arc::new(Committer::start(tmp, Arc::clone(&usage), Arc::clone(&trouble))?);
         Ok(Self {
             root: Arc::new(Root::open(root)?),
             usage,
             committer,
             memory: Budget::new(growing::MAX_MEMORY),
-            trouble: Arc::new(trouble),
+            trouble,
             _in_use: Arc::new(in_use),
             metrics: Arc::clone(metrics),
         })
@@ -202,6 +200,11 @@ impl Store {
         Growing::new(self.state_dir().join("tmp"), Arc::clone(&self.memory), Arc::clone(&self.trouble))
     }
 
+    /// Makes visible what is queued, and takes nothing more. Blocks for as long as the disk needs.
+    pub fn end(&self) {
+        self.committer.end();
+    }
+
     /// Waits until the disk has caught up with earlier downloads. To be awaited before the next one begins.
     pub async fn caught_up(&self) {
         self.committer.caught_up().await;
@@ -213,24 +216,29 @@ impl Store {
     /// It could not be written, synced or renamed, or is not what was seen first ([`io::ErrorKind::InvalidData`]); nothing new is
     /// visible then.
     pub async fn commit_bytes(&self, bytes: Bytes, first: Option<First>, to: PathBuf) -> io::Result<()> {
-        self.commit(Content::Bytes(bytes), first, to).await
+        self.commit(Content::Bytes(bytes, None), first, to).await
     }
 
     /// Makes a small object visible some time soon, if the disk keeps up: for what can be fetched again. Does not wait.
     pub fn commit_later(&self, bytes: Bytes, to: PathBuf) {
-        self.send_later(Content::Bytes(bytes), to);
+        self.send_later(Content::Bytes(bytes, None), to);
     }
 
     /// The same, unless what is there may stay. No other process with this volume changes it between the look and the change.
     pub fn commit_later_unless(&self, bytes: Bytes, to: PathBuf, may_stay: impl Fn(&[u8]) -> bool + Send + 'static) {
-        self.send_later(Content::Unless(bytes, Box::new(may_stay)), to);
+        self.send_later(Content::Bytes(bytes, Some(Box::new(may_stay))), to);
     }
 
     fn send_later(&self, content: Content, to: PathBuf) {
         let (done, _nobody_waits) = oneshot::channel();
-        if let Err(error) = self.committer.send(Commit { content, to, first: None, done }) {
-            tracing::debug!(%error, "not kept");
+        let file = to.clone();
+        if let Err(error) = self.send(Commit { content, to, first: None, done }) {
+            tracing::warn!(%error, file = %file.display(), "not kept");
         }
+    }
+
+    fn send(&self, commit: Commit) -> io::Result<()> {
+        self.committer.send(commit).inspect_err(|_| self.trouble.note())
     }
 
     /// Makes a verified zip visible, its hash before it: a visible zip always has its `.ziphash`.
@@ -243,14 +251,11 @@ impl Store {
 
     async fn commit(&self, content: Content, first: Option<First>, to: PathBuf) -> io::Result<()> {
         let (done, result) = oneshot::channel();
-        let result = match self.committer.send(Commit { content, to, first, done }) {
+        let result = match self.send(Commit { content, to, first, done }) {
             Ok(()) => result.await.unwrap_or_else(|_| Err(io::Error::other("the committing thread has ended"))),
             Err(error) => Err(error),
         };
-        result.inspect_err(|error| {
-            self.trouble.note(error);
-            self.metrics.uncached.inc();
-        })
+        result.inspect_err(|_| self.metrics.uncached.inc())
     }
 
     /// Why nothing new is kept, if that is so: seen at a failed write, and looked at again now. Blocks.

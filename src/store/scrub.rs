@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 
-use super::STATE_DIR;
 use super::open::{plain_file, read_at_most};
+use super::{STATE_DIR, quarantined};
 use crate::gomod::{MAX_GO_MOD_BYTES, Request, VersionInfo, hash_go_mod, hash_zip};
 use witness::{Known, Witnesses};
 
@@ -49,14 +49,11 @@ pub struct Report {
     pub bytes: u64,
     /// Zips and go.mod files that a checksum database's answer on the volume vouches for: one that was proven and is whole.
     pub vouched: u64,
-    /// What is as it was seen first, and not as a checksum database's answer on the volume says: right for a module that the database
-    /// is not asked about. Only where no [`Observer`] knows of which modules it is asked.
-    pub disputed: Vec<PathBuf>,
-    /// What is broken or can't be read.
-    pub findings: Vec<Finding>,
+    /// How much is broken or can't be read.
+    pub broken: u64,
 }
 
-/// Who follows a scrub.
+/// Who follows a scrub. Nobody else remembers what is found: on a disk that fails it may be everything.
 pub trait Observer {
     /// No database's answer on the volume vouches for this zip or go.mod file, whose hash is `h1`. Returns whether a database does
     /// that can be asked now.
@@ -71,6 +68,13 @@ pub trait Observer {
     fn is_asked_about(&self, _request: &Request) -> Option<bool> {
         None
     }
+
+    /// Hears of what is broken or can't be read.
+    fn found(&mut self, finding: Finding);
+
+    /// Hears of what is as it was seen first, and not as a checksum database's answer on the volume says: right for a module that the
+    /// database is not asked about. Only where it does not know of which modules it is asked.
+    fn disputed(&mut self, _path: PathBuf) {}
 
     /// Hears of each object, and of its length in bytes; says whether to go on.
     fn seen(&mut self, report: &Report, length: u64) -> bool;
@@ -99,14 +103,14 @@ impl Scrub {
         let mut report = Report::default();
         let mut folders = vec![self.root.clone()];
         while let Some(folder) = folders.pop() {
-            let mut entries = self.entries(&folder, &mut report);
+            let mut entries = self.entries(&folder, &mut report, observer);
             // In another order each time, so that what one scrub did not come to, another one does.
             entries.shuffle(&mut rand::rng());
             for (entry, kind) in entries {
                 let path = entry.path();
                 if kind.is_dir() {
                     if self.is_place_of_file(&path) {
-                        report.findings.push(self.found(&path, &wrong("it is a folder, where a file should be")));
+                        self.found(&path, &wrong("it is a folder, where a file should be"), &mut report, observer);
                     } else if path != self.root.join(STATE_DIR) {
                         folders.push(path);
                     }
@@ -118,11 +122,11 @@ impl Scrub {
                 report.bytes += length;
                 match self.check(&path, &request, observer) {
                     Ok(Known::Proven) => report.vouched += 1,
-                    Ok(Known::Disputed) => report.disputed.push(self.below(&path)),
+                    Ok(Known::Disputed) => observer.disputed(self.below(&path)),
                     Ok(Known::First | Known::ByItself) => {}
                     // Evicted or replaced while it was read.
                     Err(Problem::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(problem) => report.findings.push(self.found(&path, &problem)),
+                    Err(problem) => self.found(&path, &problem, &mut report, observer),
                 }
                 if !observer.seen(&report, length) {
                     return report;
@@ -133,7 +137,7 @@ impl Scrub {
     }
 
     /// What lies in a folder. One that can't be read is a finding: nobody knows what is in it.
-    fn entries(&self, folder: &Path, report: &mut Report) -> Vec<(DirEntry, FileType)> {
+    fn entries(&self, folder: &Path, report: &mut Report, observer: &mut dyn Observer) -> Vec<(DirEntry, FileType)> {
         let mut entries = Vec::new();
         let mut read = || {
             for entry in fs::read_dir(folder)? {
@@ -149,7 +153,7 @@ impl Scrub {
         };
         match read() {
             Err(error) if error.kind() != io::ErrorKind::NotFound && self.may_hold_modules(folder) => {
-                report.findings.push(self.found(folder, &Problem::Io(error)));
+                self.found(folder, &Problem::Io(error), report, observer);
             }
             _ => {}
         }
@@ -221,7 +225,8 @@ impl Scrub {
         }
     }
 
-    fn found(&self, path: &Path, problem: &Problem) -> Finding {
+    fn found(&self, path: &Path, problem: &Problem, report: &mut Report, observer: &mut dyn Observer) {
+        report.broken += 1;
         let mut finding = Finding { path: self.below(path), problem: problem.to_string(), quarantined: false, mended: false };
         let done = match problem {
             Problem::Hash { h1, .. } => {
@@ -241,7 +246,7 @@ impl Scrub {
         }
         let Finding { path, problem, quarantined, mended } = &finding;
         tracing::error!(path = %path.display(), problem, quarantined, mended, "a cached object is broken");
-        finding
+        observer.found(finding);
     }
 
     fn move_away(&self, path: &Path, below: &Path) -> io::Result<()> {
@@ -253,7 +258,11 @@ impl Scrub {
             Ok(_) => fs::remove_file(&to)?,
             Err(_) => {}
         }
-        fs::rename(path, to)
+        fs::rename(path, to)?;
+        if let Err(error) = quarantined::tell(&self.root) {
+            tracing::warn!(%error, "can't tell other processes with this volume: what they have of it in memory they go on to answer with");
+        }
+        Ok(())
     }
 
     /// Writes the hash beside a zip.

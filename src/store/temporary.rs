@@ -51,6 +51,11 @@ pub(super) fn take_over(tmp: &Path) -> Option<File> {
     plain_file(&path).inspect(lock_shared).ok()
 }
 
+/// Whether nobody waits for a file any more that was written last at this time. One that is as far ahead is from a clock that was wrong.
+pub(super) fn is_abandoned(written: SystemTime) -> bool {
+    SystemTime::now().duration_since(written).unwrap_or_else(|ahead| ahead.duration()) > ABANDONED
+}
+
 /// Removes what is old. Blocks.
 pub(super) fn remove_abandoned(tmp: &Path) {
     remove_left_over(tmp, false);
@@ -58,8 +63,7 @@ pub(super) fn remove_abandoned(tmp: &Path) {
 
 fn remove_left_over(tmp: &Path, all: bool) {
     for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
-        if (all || age.is_some_and(|age| age > ABANDONED))
+        if (all || entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(is_abandoned))
             && let Err(error) = fs::remove_file(entry.path())
         {
             tracing::warn!(%error, "can't remove an abandoned temporary file");

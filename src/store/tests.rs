@@ -1,3 +1,6 @@
+use std::time::{Duration, Instant};
+
+use super::temporary::ABANDONED;
 use super::*;
 
 fn open(folder: &Path) -> Store {
@@ -141,6 +144,48 @@ async fn what_no_database_vouches_for_is_kept_only_as_what_was_seen_first() {
 }
 
 #[test]
+fn a_volume_that_does_not_take_what_nobody_waits_for_is_in_trouble() {
+    type CommitLater = fn(&Store, PathBuf);
+    let ways: [CommitLater; 2] =
+        [|store, to| store.commit_later(Bytes::from("1"), to), |store, to| store.commit_later_unless(Bytes::from("1"), to, |_| false)];
+    for commit in ways {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("cache");
+        let store = open(&root);
+        assert_eq!(store.trouble(), None);
+        fs::rename(&root, folder.path().join("taken away")).unwrap();
+        assert_eq!(store.trouble(), None, "nobody has written since");
+        commit(&store, root.join("newest"));
+        let until = Instant::now() + Duration::from_secs(20);
+        while store.trouble().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(store.trouble(), Some(StorageTrouble::Failing));
+    }
+}
+
+/// Another process's patience is five seconds.
+#[test]
+fn what_is_seen_first_is_noted_though_another_process_is_frozen() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let frozen = store.lock_file("replace.lock").unwrap();
+    rustix::fs::flock(&frozen, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let files = [0, 1, 2, 3].map(|i| store.state_dir().join(format!("first-seen/a.example/m{i}/@v/v1.0.0.zip")));
+    let since = Instant::now();
+    for file in &files {
+        // Another process's, then the same in the place of it.
+        for hash in ["h1:one", "h1:other"] {
+            store.commit_later_unless(Bytes::from(hash), file.clone(), |there| !there.is_empty());
+        }
+    }
+    // It commits before it ends.
+    drop(store);
+    assert!(files.iter().all(|file| fs::read_to_string(file).unwrap() == "h1:one"));
+    assert!(since.elapsed() < ledger::PATIENCE * 4, "{:?}", since.elapsed());
+}
+
+#[test]
 fn temporary_files_go_at_the_start_unless_they_may_be_another_processs() {
     let folder = tempfile::tempdir().unwrap();
     let other = open(folder.path());
@@ -170,10 +215,13 @@ fn temporary_files_go_at_the_start_unless_they_may_be_another_processs() {
 fn a_full_volume_is_rid_of_old_temporary_files_while_the_process_runs() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let old = store.state_dir().join("tmp/old");
-    File::create(&old).unwrap().set_modified(SystemTime::now() - ABANDONED * 2).unwrap();
+    let [old, ahead, young] = ["old", "ahead", "young"].map(|name| store.state_dir().join("tmp").join(name));
+    let now = SystemTime::now();
+    for (file, time) in [(&old, now - ABANDONED * 2), (&ahead, now + ABANDONED * 2), (&young, now + ABANDONED / 2)] {
+        File::create(file).unwrap().set_modified(time).unwrap();
+    }
     store.usage.make_way(ledger::Room::of(1));
-    assert!(!old.exists());
+    assert_eq!([old, ahead, young].map(|file| file.exists()), [false, false, true], "the second is from a clock that was wrong");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Whether the volume takes nothing new. A failed write says so first; whether it is still so is asked of the volume itself,
-//! since after a full disk nobody may write for hours.
+//! Whether the volume takes nothing new. A failed write says so first, of this process or of the one before; whether it is still so
+//! is asked of the volume itself, since after a full disk nobody may write for hours.
 
 use std::io;
 use std::path::Path;
@@ -9,16 +9,20 @@ use super::volume::Volume;
 use super::{is_exhausted, new_temp};
 use crate::report::StorageTrouble;
 
-/// Whether a write has failed since the volume was last found to be well.
-#[derive(Debug, Default)]
+/// Whether a write may have failed since the volume was last found to be well.
+#[derive(Debug)]
 pub(super) struct Trouble(AtomicBool);
 
+impl Default for Trouble {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
 impl Trouble {
-    /// Takes note of an error, if it is one of a volume that takes no more.
-    pub(super) fn note(&self, error: &io::Error) {
-        if is_exhausted(error) {
-            self.0.store(true, Ordering::Relaxed);
-        }
+    /// Takes note of a failed write.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     /// What is wrong now. Asks the volume only after a failed write. Blocks.
@@ -43,6 +47,7 @@ fn trouble_of(tmp: &Path) -> Option<StorageTrouble> {
     match new_temp(tmp) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Some(StorageTrouble::ReadOnly),
         Err(error) if is_exhausted(&error) => Some(StorageTrouble::Full),
-        _ => None,
+        Err(_) => Some(StorageTrouble::Failing),
+        Ok(_) => None,
     }
 }

@@ -87,8 +87,11 @@ impl Usage {
     }
 
     pub(super) fn set_limit(&self, limit: Option<u64>) {
-        self.allowed.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.refused.store(false, Ordering::Relaxed);
+        let limit = limit.unwrap_or(u64::MAX);
+        // What the same one had no room for it has none for now.
+        if self.allowed.swap(limit, Ordering::Relaxed) != limit {
+            self.refused.store(false, Ordering::Relaxed);
+        }
         self.publish_limit();
     }
 

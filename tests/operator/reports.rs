@@ -132,6 +132,8 @@ async fn what_its_own_pod_says_becomes_conditions_with_what_to_do() {
     assert!(message.contains("let spec.storage.size grow"), "{message}");
     proxy.answers(says(lagging(json!({"storage": "ReadOnly"}))).await);
     await_reason(&stage, "ilex", "StorageReady", "VolumeReadOnly").await;
+    proxy.answers(says(lagging(json!({"storage": "Failing"}))).await);
+    await_reason(&stage, "ilex", "StorageReady", "VolumeFailing").await;
     proxy.answers(says(lagging(json!({"storage": "Limit"}))).await);
     let message = await_reason(&stage, "ilex", "StorageReady", "LimitReached").await;
     assert!(message.contains("or raise spec.storage.evictAbovePercent"), "{message}");

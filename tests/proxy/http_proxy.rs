@@ -56,7 +56,8 @@ async fn the_proxys_credential_may_be_late_or_taken_back_and_all_that_goes_past_
     config.http_proxy.as_mut().unwrap().credential = Some("egress".to_owned());
     let mut stage = Stage::start(&config).await;
     let got = stage.tea("v1.0.0.mod").await;
-    assert!(got.status == 502 && got.text().contains("httpProxy: the credential egress is missing"), "{got:?}");
+    let says = "httpProxy: the credential egress is missing\ncheck the credential of the HTTP proxy";
+    assert!(got.status == 502 && got.text().contains(says), "{got:?}");
 
     let credential = |hosts: &str| {
         let text = format!(r#"{{"hosts": [{hosts}], "secret": {{"token": "t0ken"}}}}"#);
@@ -118,12 +119,13 @@ async fn a_proxy_that_refuses_is_no_absence() {
     let proxy = Upstream::start(|_: &Asked| Answer::new("407 Proxy Authentication Required", "")).await;
     let tunnelled = Stage::start(&through(&proxy.url(), &["https://modules.example"])).await;
     let got = tunnelled.tea("v1.0.0.mod").await;
-    let says = "the HTTP proxy 127.0.0.1 opens no tunnel to it: proxy authorization required\ncheck the credential";
+    let says = "the HTTP proxy 127.0.0.1 opens no tunnel to it: proxy authorization required\ncheck the credential of the HTTP proxy";
     assert!(got.status == 502 && got.text().contains(says), "{got:?}");
     assert_eq!(proxy.take_seen().len(), 1, "a wrong password is not tried again: some proxies lock its owner out");
     let plain = Stage::start(&through(&proxy.url(), &["http://modules.example"])).await;
     let got = plain.tea("v1.0.0.mod").await;
-    assert!(got.status == 502 && got.text().contains("407 Proxy Authentication Required"), "{got:?}");
+    let says = "407 Proxy Authentication Required\ncheck the credential of the HTTP proxy";
+    assert!(got.status == 502 && got.text().contains(says), "{got:?}");
 }
 
 /// A proxy that opens every tunnel to one address; its URL, and the first lines of what it was asked.

@@ -6,10 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gomodcache::config::{LookAhead, PinnedHost, ProxyConfig, Resolution};
+use gomodcache::config::{LookAhead, PinnedHost, ProxyConfig, Resolution, Timeouts};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::stage::{Stage, client, config, eventually};
-use crate::upstream::{Answer, Asked, Upstream, honest};
+use crate::upstream::{Answer, Asked, Gate, Upstream, honest};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const OPERATOR: &str = include_str!("../../src/operator/metrics.rs");
@@ -62,6 +65,33 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_the_head_of_its_answer_is_counted_and_logged_as_any_other() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |asked: &Asked| honest(asked).held_after(0, &held)).await;
+    let mut config = config(&[&upstream]);
+    config.upstreams[0].timeouts = Timeouts::default();
+    let stage = Stage::start(&config).await;
+    let path = "/corp.example/!tea/@v/v1.0.0.mod";
+    let mut client = TcpStream::connect(stage.url.strip_prefix("http://").unwrap()).await.unwrap();
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    eventually("the upstream's turn", async || upstream.paths() == [path]).await;
+    let address = client.local_addr().unwrap().to_string();
+    drop(client);
+    let line = json!({"client": address, "path": path, "endpoint": "mod", "status": 499, "result": "left", "bytes": 0});
+    eventually("its line", async || stage.access(&line) == 1).await;
+    let counted = async |result: &str| stage.metric("gomodcache_requests_total", &["endpoint=\"mod\"", result]).await;
+    assert_eq!((counted("result=\"left\"").await, counted("").await), (1.0, 1.0));
+    assert_eq!(stage.metric("gomodcache_request_duration_seconds_count", &["endpoint=\"mod\""]).await, 0.0, "it had no head");
+    assert_eq!(stage.metric("gomodcache_in_flight_requests", &[]).await, 0.0);
+    gate.open();
+    stage.kept(&path[1..]).await;
+    assert!(stage.get(path).await.status == 200 && upstream.paths() == [path], "what was fetched is kept");
+    eventually("the line of who stayed", async || stage.access(&json!({"path": path, "status": 200, "result": "hit"})) == 1).await;
+    assert_eq!((counted("result=\"left\"").await, counted("").await), (1.0, 2.0));
+}
+
+#[tokio::test]
 async fn an_upstreams_bytes_and_durations_are_told_by_its_host() {
     let upstream = Upstream::start(|asked: &Asked| if asked.is("mod") { Answer::not_found() } else { honest(asked) }).await;
     let stage = Stage::start(&config(&[&upstream])).await;
@@ -81,7 +111,7 @@ async fn an_upstream_that_is_held_back_is_told_until_its_pause_is_over_or_it_is_
     let open = async |host: &str| stage.metric("gomodcache_upstream_breaker_open", &[&format!("host=\"{host}\"")]).await;
     assert_eq!(open("127.0.0.1").await, 0.0);
     for round in 0..2 {
-        for i in 0..2 {
+        for i in 0..5 {
             stage.tea(&format!("v1.{i}.{round}.mod")).await;
         }
         assert_eq!(open("127.0.0.1").await, 1.0);

@@ -237,6 +237,14 @@ impl Stage {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
+    /// How many lines of its access log have these fields.
+    pub(crate) fn access(&self, fields: &serde_json::Value) -> usize {
+        let lines = self.log();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let fields = fields.as_object().unwrap();
+        lines.filter(|line| line["target"] == "access" && fields.iter().all(|(name, value)| line[name] == *value)).count()
+    }
+
     /// The most memory that the process had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();

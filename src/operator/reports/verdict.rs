@@ -118,6 +118,10 @@ pub(crate) fn storage(survey: &Survey) -> Option<Verdict> {
     let (reason, what) = match trouble {
         StorageTrouble::Full => ("VolumeFull", "is full: let spec.storage.size grow, or lower spec.storage.evictAbovePercent"),
         StorageTrouble::ReadOnly => ("VolumeReadOnly", "is read-only: see the node's log, and delete the pod when the volume is well"),
+        StorageTrouble::Failing => (
+            "VolumeFailing",
+            "answers writes with errors, or is there no more: see the pod's log and the node's, and delete the pod when the volume is well",
+        ),
         StorageTrouble::Limit => (
             "LimitReached",
             "has no room below the cache's limit, and nothing more may be evicted: let spec.storage.size grow, or raise spec.storage.evictAbovePercent",

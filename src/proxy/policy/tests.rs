@@ -41,6 +41,26 @@ fn an_allow_list_refuses_what_it_does_not_name_but_toolchains() {
     assert!(refusal(&policy, "/c.example/x/@v/list").is_some());
 }
 
+#[tokio::test]
+async fn a_list_of_a_hundred_thousand_versions_leaves_others_their_turn_and_asks_each_pattern_once() {
+    let patterns: Vec<String> = (0..100).map(|i| format!("'a{i}.example/*/x*y'")).collect();
+    let policy = policy(&format!("{{deny: ['a.example/m@v1.0.3'], allow: [{}, 'a.example/m']}}", patterns.join(", ")));
+    let module = ModulePath::new("a.example/m").unwrap();
+    assert_eq!(policy.rules_about(&module).allow.unwrap().len(), 1);
+
+    let list: String = (0..100_000).map(|i| format!("v1.{}.{} 2026-01-01T00:00:00Z\n", i / 1_000, i % 1_000)).collect();
+    let (listed, turns) = (policy.listed(&module, &list), std::cell::Cell::new(0));
+    let others = async {
+        loop {
+            turns.set(turns.get() + 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    let listed = tokio::select! { listed = listed => listed, () = others => unreachable!() };
+    assert!(listed.len() == 99_999 && listed.get(3).is_some_and(|version| version.as_str() == "v1.0.4"), "{}", listed.len());
+    assert!(turns.get() >= 100_000 / LINES_AT_ONCE, "{turns:?}");
+}
+
 #[test]
 fn private_modules_and_toolchains_have_no_minimum_age() {
     let policy = policy("{minimumReleaseAge: 3d}");

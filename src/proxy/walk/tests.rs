@@ -277,3 +277,28 @@ fn all_clients_together_have_a_limit_and_give_back_what_they_had() {
     let more: Vec<_> = (0..20).map(|_| connect()).collect();
     assert_eq!(more.iter().filter(|(_, infos)| infos.asked.len() == row).count(), 4);
 }
+
+#[test]
+fn a_walk_that_is_over_keeps_no_memory() {
+    let mut client = Client::new();
+    for i in 0..1_000 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.mod"));
+    }
+    for i in 0..1_000 {
+        client.asks(&format!("/a.example/m{i}/@v/v1.0.0.info"));
+    }
+    client.asks("/b.example/n/@v/v1.0.0.mod");
+    let Walk { mods, listed, .. } = &client.walk;
+    assert!(mods.len() == 1 && mods.capacity() < 100 && listed.capacity() < 100, "{}, {}", mods.capacity(), listed.capacity());
+}
+
+#[test]
+fn nothing_follows_from_a_file_that_takes_long_to_read() {
+    let file = |length: usize| format!("module a.example/m\ngo 1.16\nrequire b.example/n v1.0.0\n//{}\n", "x".repeat(length));
+    for (length, follows) in [(100_000, true), (200_000, false)] {
+        let mut client = Client::new();
+        client.asks("/a.example/m/@v/v1.0.0.mod");
+        assert_eq!(!client.reads("/a.example/m/@v/v1.0.0.mod", &file(length)).is_empty(), follows);
+        assert_eq!(!client.walk.read_unpruned(file(length).replace("b.example", "c.example").as_bytes()).is_empty(), follows);
+    }
+}

@@ -6,11 +6,13 @@ fn on_a_dead_disk(places: usize) -> (Committer, mpsc::Receiver<Commit>) {
     let (queue, commits) = mpsc::sync_channel(places);
     let usage = Arc::new(Usage::new(PathBuf::from("/nowhere"), None, Arc::new(Metrics::new().unwrap())));
     let (backlog, patience) = (watch::Sender::default(), Duration::from_millis(100));
-    (Committer { queue: Some(queue), threads: Vec::new(), backlog, stuck: Mutex::default(), patience, usage }, commits)
+    let queue = ArcSwapOption::from_pointee(queue);
+    (Committer { queue, threads: Mutex::default(), backlog, stuck: Mutex::default(), patience, usage }, commits)
 }
 
 fn a_commit() -> Commit {
-    Commit { content: Content::Bytes(Bytes::from_static(b"x")), to: PathBuf::from("/nowhere/x"), first: None, done: oneshot::channel().0 }
+    let content = Content::Bytes(Bytes::from_static(b"x"), None);
+    Commit { content, to: PathBuf::from("/nowhere/x"), first: None, done: oneshot::channel().0 }
 }
 
 fn send(committer: &Committer) -> io::Result<()> {
@@ -85,12 +87,11 @@ async fn what_finds_no_room_beside_what_must_be_kept_is_answered_like_what_a_ful
     let tmp = folder.path().join(".gomodcache/tmp");
     fs::create_dir_all(&tmp).unwrap();
     let usage = Arc::new(Usage::new(folder.path().to_owned(), Some(1 << 20), Arc::new(Metrics::new().unwrap())));
-    let committer = Committer::start(tmp, usage).unwrap();
+    let committer = Committer::start(tmp, usage, Arc::default()).unwrap();
     let (done, result) = oneshot::channel();
     let to = folder.path().join("a.example/m/@v/v1.0.0.mod");
-    committer
-        .send(Commit { content: Content::Bytes(Bytes::from_static(b"module a.example/m\n")), to: to.clone(), first: None, done })
-        .unwrap();
+    let content = Content::Bytes(Bytes::from_static(b"module a.example/m\n"), None);
+    committer.send(Commit { content, to: to.clone(), first: None, done }).unwrap();
     assert_eq!(result.await.unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert!(!to.exists() && committer.backlog.borrow().commits <= 1);
 }
@@ -103,7 +104,7 @@ fn a_folder_that_another_process_removed_is_made_again() {
     let mut folders = BTreeSet::new();
     for _ in 0..2 {
         let staged = Staged { temp: Temp::Own(write(b"x", folder.path()).unwrap()), to: to.clone(), unless: None };
-        rename(staged, folder.path(), &mut folders, &usage).unwrap();
+        rename(staged, &mut Lock::new(folder.path()), &mut folders, &usage).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"x");
         fs::remove_dir_all(folder.path().join("a.example")).unwrap();
     }

@@ -43,21 +43,26 @@ fn record(zip: &str) -> String {
     format!("a.example/m v1.0.0 {zip}\na.example/m v1.0.0/go.mod {go_mod}\n")
 }
 
-/// Who knows nothing, and goes on.
-struct Nobody;
-
-impl Observer for Nobody {
-    fn seen(&mut self, _report: &Report, _length: u64) -> bool {
-        true
-    }
+/// Remembers what is found, and goes on.
+#[derive(Default)]
+struct Listener {
+    /// Whether its configuration asks a database about everything, which does not answer, or about nothing.
+    asks: Option<bool>,
+    findings: Vec<Finding>,
+    disputed: Vec<PathBuf>,
 }
 
-/// Whose configuration asks a database about everything, which does not answer, or about nothing.
-struct Configured(bool);
-
-impl Observer for Configured {
+impl Observer for Listener {
     fn is_asked_about(&self, _request: &Request) -> Option<bool> {
-        Some(self.0)
+        self.asks
+    }
+
+    fn found(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    fn disputed(&mut self, path: PathBuf) {
+        self.disputed.push(path);
     }
 
     fn seen(&mut self, _report: &Report, _length: u64) -> bool {
@@ -65,8 +70,21 @@ impl Observer for Configured {
     }
 }
 
-fn scrub(root: &Path) -> Report {
-    Scrub::new(root, true).unwrap().run(&mut Nobody)
+fn run(root: &Path, quarantine: bool, asks: Option<bool>) -> (Report, Listener) {
+    let mut listener = Listener { asks, ..Listener::default() };
+    let report = Scrub::new(root, quarantine).unwrap().run(&mut listener);
+    assert_eq!(report.broken, listener.findings.len() as u64);
+    (report, listener)
+}
+
+fn scrub(root: &Path) -> Vec<Finding> {
+    run(root, true, None).1.findings
+}
+
+/// How many objects there are, how many a database vouches for, and how many are broken.
+fn counts(root: &Path) -> (u64, u64, u64) {
+    let (Report { objects, vouched, broken, .. }, _) = run(root, true, None);
+    (objects, vouched, broken)
 }
 
 #[test]
@@ -75,8 +93,7 @@ fn a_good_cache_has_no_findings_and_a_database_vouches_for_it() {
     good(folder.path());
     put(folder.path(), "a.example/m/@v/list", b"v1.0.0\n");
     put(folder.path(), "a.example/m/@v/v1.0.0.lock", b"");
-    let report = scrub(folder.path());
-    assert_eq!((report.objects, report.vouched, report.findings), (3, 2, vec![]));
+    assert_eq!(counts(folder.path()), (3, 2, 0));
 }
 
 #[test]
@@ -93,12 +110,28 @@ fn what_is_broken_is_found_with_its_reason_and_moved_away() {
         let folder = tempfile::tempdir().unwrap();
         good(folder.path());
         put(folder.path(), path, bytes);
-        let findings = scrub(folder.path()).findings;
+        let findings = scrub(folder.path());
         assert_eq!(findings.len(), 1, "{path}: {findings:?}");
         assert!(findings[0].problem.contains(says) && findings[0].quarantined, "{findings:?}");
         let gone = folder.path().join(&findings[0].path);
         assert!(!gone.exists() && folder.path().join(".gomodcache/quarantine").join(&findings[0].path).exists());
-        assert_eq!(scrub(folder.path()).findings, vec![]);
+        assert_eq!(scrub(folder.path()), vec![]);
+    }
+}
+
+#[test]
+fn what_is_moved_away_is_said_to_all_processes_with_this_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = crate::store::Store::open(folder.path(), None, &std::sync::Arc::new(crate::telemetry::Metrics::new().unwrap())).unwrap();
+    for _ in 0..2 {
+        good(folder.path());
+        let before = other.quarantined();
+        assert!(scrub(folder.path()).is_empty() && other.quarantined() == before);
+        put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module evil");
+        assert_eq!(Scrub::new(folder.path(), false).unwrap().run(&mut Listener::default()).broken, 1);
+        assert!(other.quarantined() == before, "it was only looked at");
+        scrub(folder.path());
+        assert!(other.quarantined() != before);
     }
 }
 
@@ -117,21 +150,21 @@ fn a_hash_that_is_damaged_or_missing_condemns_no_zip_that_others_vouch_for() {
         for _database_then_first_seen in 0..2 {
             damage(&hash);
             let before = fs::symlink_metadata(&hash).map(|metadata| metadata.len()).ok();
-            let only_looked_at = Scrub::new(folder.path(), false).unwrap().run(&mut Nobody).findings;
+            let only_looked_at = run(folder.path(), false, None).1.findings;
             assert!(only_looked_at.len() == 1 && !only_looked_at[0].mended, "{only_looked_at:?}");
             assert_eq!(fs::symlink_metadata(&hash).map(|metadata| metadata.len()).ok(), before);
-            let findings = scrub(folder.path()).findings;
+            let findings = scrub(folder.path());
             assert!(findings.len() == 1 && findings[0].mended && !findings[0].quarantined, "{findings:?}");
             assert_eq!(findings[0].path, Path::new("a.example/m/@v/v1.0.0.ziphash"));
             assert_eq!(fs::read_to_string(&hash).unwrap(), h1);
-            assert!(zip.exists() && scrub(folder.path()).findings.is_empty());
+            assert!(zip.exists() && scrub(folder.path()).is_empty());
             fs::remove_dir_all(folder.path().join(".gomodcache/sumdb")).ok();
             put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip", h1.as_bytes());
         }
         // It is the only witness.
         damage(&hash);
         fs::remove_dir_all(folder.path().join(".gomodcache/first-seen")).unwrap();
-        let findings = scrub(folder.path()).findings;
+        let findings = scrub(folder.path());
         assert!(findings.len() == 1 && findings[0].quarantined && findings[0].problem.contains(says), "{findings:?}");
         assert!(!zip.exists());
     }
@@ -143,29 +176,26 @@ fn a_look_up_condemns_nothing_that_is_damaged_or_that_nobody_has_proven() {
     let h1 = good(folder.path());
     let other = h1.replacen("h1:", "h1:x", 1);
     put(folder.path(), LOOKUP, format!("7\n{}\nnote\n", record(&other)).as_bytes());
-    let report = scrub(folder.path());
-    assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
+    assert_eq!(counts(folder.path()), (3, 0, 0));
     good(folder.path());
     put(folder.path(), TILE, &[0; 8 * HASH_BYTES]);
-    assert_eq!(scrub(folder.path()).vouched, 0, "the tile is damaged");
+    assert_eq!(counts(folder.path()), (3, 0, 0), "the tile is damaged");
     fs::remove_file(folder.path().join(TILE)).unwrap();
-    assert_eq!(scrub(folder.path()).vouched, 0, "it was evicted");
+    assert_eq!(counts(folder.path()), (3, 0, 0), "it was evicted");
     // The key was changed, and so was what the database says.
     good(folder.path());
     let (before, record) = ("db+00000002", record(&other));
     put(folder.path(), &LOOKUP.replace("db+00000001", before), format!("7\n{record}\nnote\n").as_bytes());
     let hash = Hash::of_record(record.as_bytes()).0;
     put(folder.path(), &TILE.replace("db+00000001", before), &[&[0; 7 * HASH_BYTES], &hash[..]].concat());
-    let report = scrub(folder.path());
-    assert_eq!((report.vouched, report.findings), (2, vec![]));
+    assert_eq!(counts(folder.path()), (3, 2, 0));
     fs::remove_dir_all(folder.path().join(".gomodcache/sumdb/sum.example").join(before)).unwrap();
     // Of a database that is only relayed, whose key nobody gave.
     good(folder.path());
     let database = |key: &str| folder.path().join(".gomodcache/sumdb/sum.example").join(key);
     fs::rename(database("db+00000001"), database("db")).unwrap();
     put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module a.example/m // by hand\n");
-    let report = scrub(folder.path());
-    assert_eq!((report.objects, report.vouched, report.findings), (3, 0, vec![]));
+    assert_eq!(counts(folder.path()), (3, 0, 0));
 }
 
 #[test]
@@ -178,7 +208,7 @@ fn a_folder_in_the_place_of_a_file_is_found_and_moved_away_and_again() {
             good(folder.path());
             fs::remove_file(folder.path().join(&below)).unwrap();
             put(folder.path(), &format!("{below}/x/y"), b"");
-            let findings = scrub(folder.path()).findings;
+            let findings = scrub(folder.path());
             let found =
                 findings.iter().find(|finding| finding.path == Path::new(&below) && finding.problem.contains("is a folder")).unwrap();
             assert!(found.quarantined && !folder.path().join(&below).is_dir(), "{findings:?}");
@@ -188,7 +218,7 @@ fn a_folder_in_the_place_of_a_file_is_found_and_moved_away_and_again() {
     }
     good(folder.path());
     put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"");
-    assert!(scrub(folder.path()).findings[0].quarantined);
+    assert!(scrub(folder.path())[0].quarantined);
     assert!(folder.path().join(".gomodcache/quarantine/a.example/m/@v/v1.0.0.mod").is_file());
 }
 
@@ -199,11 +229,11 @@ fn a_folder_that_cannot_be_read_is_found_but_for_the_disks_own() {
     // A name that no folder can be opened by, for whoever runs this.
     let scrub = Scrub::new(folder.path(), false).unwrap();
     for (below, is_found) in [("a.example/m", true), ("lost+found", false), (".snapshot", false)] {
-        let mut report = Report::default();
-        scrub.entries(&folder.path().join(below).join("x".repeat(300)), &mut report);
-        assert_eq!(report.findings.len(), usize::from(is_found), "{below}: {:?}", report.findings);
-        scrub.entries(&folder.path().join(below).join("evicted"), &mut report);
-        assert_eq!(report.findings.len(), usize::from(is_found), "{below}");
+        let (mut report, mut listener) = (Report::default(), Listener::default());
+        for name in ["x".repeat(300), "evicted".to_owned()] {
+            scrub.entries(&folder.path().join(below).join(name), &mut report, &mut listener);
+            assert_eq!((report.broken, listener.findings.len()), (is_found.into(), is_found.into()), "{below}: {:?}", listener.findings);
+        }
     }
 }
 
@@ -213,7 +243,7 @@ fn without_a_database_the_first_sum_counts() {
     good(folder.path());
     fs::remove_dir_all(folder.path().join(".gomodcache/sumdb")).unwrap();
     put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.mod", b"h1:first");
-    let findings = scrub(folder.path()).findings;
+    let findings = scrub(folder.path());
     assert!(findings.len() == 1 && findings[0].problem.contains("seen first says h1:first"), "{findings:?}");
 }
 
@@ -224,15 +254,17 @@ fn what_was_seen_first_stands_against_an_earlier_answer_unless_the_database_is_a
     let h1 = good(folder.path());
     look_up(folder.path(), &record(&h1.replacen("h1:", "h1:x", 1)));
     let zip = Path::new("a.example/m/@v/v1.0.0.zip");
-    let run = |observer: &mut dyn Observer| Scrub::new(folder.path(), false).unwrap().run(observer);
-    let says = |report: &Report| (report.findings.iter().map(|finding| finding.path.clone()).collect(), report.disputed.clone());
-    for observer in [&mut Nobody as &mut dyn Observer, &mut Configured(true), &mut Configured(false)] {
-        assert_eq!(says(&run(observer)), (vec![zip.to_owned()], vec![]), "nothing was seen first");
+    let says = |asks: Option<bool>| {
+        let (_, Listener { findings, disputed, .. }) = run(folder.path(), false, asks);
+        (findings.into_iter().map(|finding| finding.path).collect(), disputed)
+    };
+    for asks in [None, Some(true), Some(false)] {
+        assert_eq!(says(asks), (vec![zip.to_owned()], vec![]), "nothing was seen first");
     }
     put(folder.path(), ".gomodcache/first-seen/a.example/m/@v/v1.0.0.zip", h1.as_bytes());
-    assert_eq!(says(&run(&mut Configured(false))), (vec![], vec![]));
-    assert_eq!(says(&run(&mut Configured(true))), (vec![zip.to_owned()], vec![]), "nobody asked it then, and now it has the say");
-    assert_eq!(says(&run(&mut Nobody)), (vec![], vec![zip.to_owned()]), "nobody knows whether it is asked");
+    assert_eq!(says(Some(false)), (vec![], vec![]));
+    assert_eq!(says(Some(true)), (vec![zip.to_owned()], vec![]), "nobody asked it then, and now it has the say");
+    assert_eq!(says(None), (vec![], vec![zip.to_owned()]), "nobody knows whether it is asked");
 }
 
 #[test]
@@ -240,6 +272,6 @@ fn without_quarantine_nothing_is_moved() {
     let folder = tempfile::tempdir().unwrap();
     good(folder.path());
     put(folder.path(), "a.example/m/@v/v1.0.0.mod", b"module evil");
-    let report = Scrub::new(folder.path(), false).unwrap().run(&mut Nobody);
-    assert!(!report.findings[0].quarantined && folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
+    let (_, Listener { findings, .. }) = run(folder.path(), false, None);
+    assert!(!findings[0].quarantined && folder.path().join("a.example/m/@v/v1.0.0.mod").exists());
 }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::store::ABANDONED;
 use crate::store::eviction::count_use;
 use crate::store::inventory::Class;
+use crate::store::temporary::ABANDONED;
 
 const BLOCK: u64 = 4096;
 
@@ -208,6 +208,24 @@ fn what_was_seen_first_is_not_evicted_and_what_a_database_said_is() {
 }
 
 #[test]
+fn what_a_wrong_clock_has_dated_ahead_keeps_out_nothing_that_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 10);
+    let year = Duration::from_secs(365 * 86_400);
+    let zip = |name: &str| folder.path().join(format!("a.example/{name}/@v/v1.0.0.zip"));
+    for i in 0..6 {
+        put(&usage, folder.path(), &format!("a.example/ahead{i}/@v/v1.0.0.zip"), 1);
+        File::open(zip(&format!("ahead{i}"))).unwrap().set_modified(std::time::SystemTime::now() + year).unwrap();
+    }
+    for i in 0..8 {
+        let name = format!("used{i}");
+        put(&usage, folder.path(), &format!("a.example/{name}/@v/v1.0.0.zip"), 1);
+        count_use(&File::open(zip(&name)).unwrap()).unwrap();
+    }
+    assert!((0..8).all(|i| zip(&format!("used{i}")).exists()));
+}
+
+#[test]
 fn zips_go_before_the_rest_and_take_their_hash_along() {
     let folder = tempfile::tempdir().unwrap();
     let usage = account(folder.path(), 5);
@@ -253,12 +271,16 @@ fn what_must_be_kept_and_leaves_no_room_costs_nothing_else() {
         let refused = usage.reserve(room(3)).map(drop).map_err(|error| error.kind());
         assert_eq!(refused, Err(io::ErrorKind::StorageFull));
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
-        assert!(usage.is_refusing());
+        usage.set_limit(Some(10 * BLOCK));
+        assert!(usage.is_refusing(), "the limit is the same");
     }
     assert_eq!(usage.ledger.last().room.bytes, 11 * BLOCK, "what is refused is not booked; the account itself is counted");
     put(&usage, folder.path(), "a.example/n/@v/v1.0.0.zip", 1);
     assert!(on_disk(folder.path()) <= 9 * BLOCK, "what fits beside it takes the place of others");
     assert!(!usage.is_refusing());
+    assert!(usage.reserve(room(3)).is_err() && usage.is_refusing());
+    usage.set_limit(Some(20 * BLOCK));
+    assert!(!usage.is_refusing(), "another limit may leave room");
 }
 
 #[test]
@@ -304,15 +326,19 @@ fn what_someone_else_removed_is_not_counted_for_ever() {
 #[test]
 fn a_hash_whose_zip_is_gone_goes_and_one_whose_zip_may_be_on_its_way_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let usage = account(folder.path(), 6);
-    let [orphan, fresh, zip] = ["orphan/@v/v1.0.0.ziphash", "fresh/@v/v1.0.0.ziphash", "m/@v/v1.0.0.zip"].map(|name| {
+    let usage = account(folder.path(), 7);
+    let names = ["orphan/@v/v1.0.0.ziphash", "ahead/@v/v1.0.0.ziphash", "fresh/@v/v1.0.0.ziphash", "m/@v/v1.0.0.zip"];
+    let [orphan, ahead, fresh, zip] = names.map(|name| {
         put(&usage, folder.path(), &format!("a.example/{name}"), 1);
         folder.path().join("a.example").join(name)
     });
-    File::options().write(true).open(&orphan).unwrap().set_modified(std::time::SystemTime::now() - ABANDONED * 2).unwrap();
+    let now = std::time::SystemTime::now();
+    for (hash, time) in [(&orphan, now - ABANDONED * 2), (&ahead, now + ABANDONED * 2)] {
+        File::options().write(true).open(hash).unwrap().set_modified(time).unwrap();
+    }
     put(&usage, folder.path(), ".gomodcache/first-seen/a.example/n/@v/v1.0.0.zip", 2);
     put(&usage, folder.path(), ".gomodcache/first-seen/a.example/o/@v/v1.0.0.zip", 2);
-    assert!(!orphan.exists() && !zip.exists() && fresh.exists());
+    assert!(!orphan.exists() && !ahead.exists() && !zip.exists() && fresh.exists());
 }
 
 #[test]

@@ -230,7 +230,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         upstream: "did not answer the last five requests",
-        special: Special::Tried(2),
+        special: Special::Tried(5),
         says: "upstream modules.example: has not answered lately; it is asked again in … s\ncheck that the host is up and that the cache may reach it",
         classes: &["breaker", "connect"],
         requests: 0,

@@ -251,6 +251,40 @@ async fn nothing_is_evicted_in_vain_from_a_read_only_disk() {
     assert!(!stage.log().contains("evict"));
 }
 
+/// Of a volume with errors of its own, too, a write fails with neither of the two.
+#[tokio::test]
+async fn a_disk_that_is_taken_away_fails_no_download_and_is_reported() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(tea).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    expect_whole(&stage, "v1.0.0").await;
+    expect_kept(&stage, "v1.0.0").await;
+    assert!(Command::new("umount").arg("-l").arg(volume.path()).status().unwrap().success());
+    expect_whole(&stage, "v1.0.0").await;
+    expect_whole(&stage, "v1.1.0").await;
+    eventually("the count of what was not kept", async || stage.metric("gomodcache_uncached_total", &[]).await >= 3.0).await;
+    assert_eq!(report(&stage).await.storage, Some(StorageTrouble::Failing));
+    assert!(!volume.cache().exists(), "what is made in the place of a volume is not on it");
+}
+
+/// And an older one, which may allow more, is not kept in its place.
+#[tokio::test]
+async fn a_configuration_that_does_not_fit_the_disk_is_kept_when_there_is_room() {
+    let Some(volume) = Volume::mount() else { return };
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    let last_good = || std::fs::read_to_string(stage.path(".gomodcache/last-good.yaml"));
+    stage.kept(".gomodcache/last-good.yaml").await;
+    volume.fill();
+    let mut stricter = config(&[&upstream]);
+    stricter.policy.deny.push("corp.example/Tea".to_owned());
+    stage.configure(&stricter);
+    eventually("the rule", async || stage.tea("v1.0.0.info").await.status == 403).await;
+    eventually("the laxer one is gone", async || last_good().is_err()).await;
+    std::fs::remove_file(volume.ballast()).unwrap();
+    eventually("the stricter one is kept", async || last_good().is_ok_and(|text| text.contains("deny"))).await;
+}
+
 /// And it is what no database vouches for.
 #[tokio::test]
 async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() {
@@ -276,18 +310,25 @@ async fn a_version_that_is_changed_while_the_disk_takes_nothing_is_not_served() 
 #[tokio::test]
 async fn a_version_whose_hash_cannot_be_noted_is_served_and_not_kept_and_the_log_says_why() {
     let upstream = Upstream::start(honest).await;
-    let stands_there = |folder: &Path| std::fs::create_dir_all(folder.join("cache/.gomodcache/replace.lock")).unwrap();
+    let stands_there = |folder: &Path| {
+        std::fs::create_dir_all(folder.join("cache/.gomodcache/replace.lock")).unwrap();
+        // What hands left empty is replaced, under that lock.
+        let first_seen = folder.join("cache/.gomodcache/first-seen/corp.example/!tea/@v");
+        std::fs::create_dir_all(&first_seen).unwrap();
+        ["v1.0.0.mod", "v1.0.0.zip"].into_iter().for_each(|file| std::fs::write(first_seen.join(file), "").unwrap());
+    };
     let stage = Stage::prepared(&config(&[&upstream]), stands_there).await;
     for (file, refused) in [("v1.0.0.mod", 1.0), ("v1.0.0.zip", 2.0)] {
         assert!(stage.tea(file).await.is_complete());
         eventually("a refusal", async || stage.metric("gomodcache_uncached_total", &[]).await >= refused).await;
         assert!(!stage.has(file), "{file}");
     }
-    eventually("why", async || stage.log().contains("replace.lock") && stage.log().contains("could not be written to")).await;
+    let says = |text: &str| stage.log().contains(text);
+    eventually("why", async || says("can't open .gomodcache/replace.lock") && says("could not be written to")).await;
     std::fs::remove_dir(stage.path(".gomodcache/replace.lock")).unwrap();
     assert!(stage.tea("v1.0.0.zip").await.is_complete());
     stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
-    assert!(stage.path(".gomodcache/first-seen/corp.example/!tea/@v/v1.0.0.zip").exists());
+    assert_ne!(std::fs::read(stage.path(".gomodcache/first-seen/corp.example/!tea/@v/v1.0.0.zip")).unwrap(), b"");
 }
 
 #[tokio::test]
@@ -315,4 +356,23 @@ async fn what_breaks_on_the_disk_is_found_while_the_proxy_runs_and_fetched_anew(
         assert_eq!(stage.tea(file).await.body, whole.body, "{file}");
     }
     assert_eq!(upstream.take_seen().len(), files.len(), "neither was served from memory");
+}
+
+/// The process that serves has read it already, and need not be the one that finds it.
+#[tokio::test]
+async fn what_another_process_moves_into_quarantine_is_forgotten() {
+    let upstream = Upstream::start(honest).await;
+    let config = config(&[&upstream]);
+    let mut stage = Stage::start(&config).await;
+    let (good, file) = (stage.tea("v1.0.0.mod").await, "corp.example/!tea/@v/v1.0.0.mod");
+    stage.kept(file).await;
+    let damaged = b"module corp.example/Tee\n";
+    stage.restart_as_is(|folder| std::fs::write(folder.join("cache").join(file), damaged).unwrap()).await;
+    assert!(stage.tea("v1.0.0.mod").await.is(damaged), "nobody knows yet");
+    let verify =
+        Command::new(env!("CARGO_BIN_EXE_gomodcache")).args(["verify", "--quarantine", "--cache-dir"]).arg(stage.path("")).output();
+    let found = String::from_utf8(verify.unwrap().stdout).unwrap();
+    assert!(found.contains("moved to .gomodcache/quarantine"), "{found}");
+    let good = good.body.unwrap();
+    eventually("what the upstream has", async || stage.tea("v1.0.0.mod").await.is(&good)).await;
 }

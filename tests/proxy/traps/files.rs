@@ -1,7 +1,7 @@
 //! The files of a version, and what is not there.
 
 use crate::stage::{Stage, config};
-use crate::upstream::{Answer, Asked, Upstream, honest};
+use crate::upstream::{Answer, Asked, Upstream, honest, packed};
 
 #[tokio::test]
 async fn info_mod_and_zip_exist_independently_of_each_other() {
@@ -151,6 +151,40 @@ async fn a_web_page_is_no_go_mod_file_however_its_type_is_spelled_and_a_long_lie
     assert!(got.status == 502 && got.text().contains("answered for") && got.text().len() < 1_000, "{got:?}");
 }
 
+/// As a store of files answers, which knows nothing of modules, and as a go command takes it.
+#[tokio::test]
+async fn what_a_store_of_files_calls_its_bytes_does_not_matter() {
+    let upstream = Upstream::start(|asked: &Asked| {
+        let called = |answer: Answer, encoding: &str| answer.with("Content-Encoding", encoding);
+        match asked.file() {
+            Some(("v1.0.0", _)) => called(honest(asked), "aws-chunked"),
+            Some(("v1.1.0", _)) => called(honest(asked), "UTF-8"),
+            Some(("v1.2.0", "zip")) => called(honest(asked), "binary, none"),
+            Some(("v1.2.0", _)) => called(Answer::ok(packed(&honest(asked).into_body())), "aws-chunked,gzip"),
+            Some(("v1.3.0", _)) => called(honest(asked), "br"),
+            Some(("v1.4.0", _)) => honest(asked).with("X-Y ", "1").with("X Z", "2"),
+            _ if asked.path.ends_with("/list") => Answer::ok("v1.0.0\n").with("Content-Type", "text/html"),
+            _ if asked.path.ends_with("/@latest") => Answer::ok(" \n<html>").with("Content-Type", "text/html"),
+            _ => Answer::not_found(),
+        }
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for version in ["v1.0.0", "v1.1.0", "v1.2.0", "v1.4.0"] {
+        for kind in ["info", "mod", "zip"] {
+            let file = format!("{version}.{kind}");
+            let honest = honest(&Asked::of(&format!("/corp.example/!tea/@v/{file}"))).into_body();
+            let got = stage.tea(&file).await;
+            assert!(got.is(&honest), "{file}: {got:?}");
+        }
+    }
+    let got = stage.tea("v1.3.0.mod").await;
+    assert!(got.status == 502 && got.text().contains("Content-Encoding \"br\""), "{got:?}");
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    let got = stage.get("/corp.example/!tea/@latest").await;
+    assert!(got.status == 502 && got.text().contains("web page"), "{got:?}");
+}
+
 #[tokio::test]
 async fn while_an_upstream_is_held_back_a_request_is_answered_at_once() {
     let mut config = config(&[]);
@@ -158,9 +192,10 @@ async fn while_an_upstream_is_held_back_a_request_is_answered_at_once() {
     config.upstreams.push(crate::stage::entry("http://127.0.0.1:1", gomodcache::config::Fallback::OnNotFound));
     let stage = Stage::start(&config).await;
     let held_back = async || stage.metric("gomodcache_upstream_requests_total", &["class=\"breaker\""]).await;
-    stage.tea("v1.0.0.info").await;
-    stage.tea("v1.1.0.info").await;
+    for i in 0..5 {
+        stage.tea(&format!("v1.{i}.0.info")).await;
+    }
     let before = held_back().await;
-    assert_eq!(stage.tea("v1.2.0.info").await.status, 502);
+    assert_eq!(stage.tea("v1.5.0.info").await.status, 502);
     assert_eq!(held_back().await, before + 1.0, "asked once, and not again after a pause");
 }

@@ -1,5 +1,7 @@
 //! Lists and `@latest`: what changes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::stage::{Stage, config, eventually};
@@ -81,6 +83,62 @@ async fn an_old_list_is_served_as_stale_when_the_upstream_fails_and_not_when_it_
     }
 }
 
+/// While its last answer is shown, and after.
+#[tokio::test]
+async fn an_upstream_that_fails_is_not_asked_at_each_request() {
+    for (status, seconds) in [("429 Too Many Requests", 40), ("404 Not Found", 40), ("429 Too Many Requests", 600)] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let has_failed = Arc::clone(&fails);
+        let answer = move |_: &Asked| match has_failed.load(Ordering::Relaxed) {
+            false => Answer::ok("v1.0.0\n"),
+            true => Answer::new(status, "no\n"),
+        };
+        let upstream = Upstream::start(answer).await;
+        let mut stage = Stage::start(&config(&[&upstream])).await;
+        stage.tea("list").await;
+        stage.kept(LIST).await;
+        // No download is joined then that is not quite over.
+        stage.restart(&config(&[&upstream])).await;
+        grow_old(&stage, LIST, seconds).await;
+        upstream.take_seen();
+        fails.store(true, Ordering::Relaxed);
+        let (started, mut answers) = (std::time::Instant::now(), Vec::new());
+        for _ in 0..100 {
+            answers.push(list(&stage).await.status);
+        }
+        if status.starts_with("404") {
+            eventually("the absence is believed", async || list(&stage).await.status == 404).await;
+        } else {
+            assert!(answers.iter().all(|answer| *answer == 200), "{answers:?}");
+        }
+        // Three tries, and again after a second at the earliest.
+        let (asked, most) = (upstream.take_seen().len() as u64, 3 * (started.elapsed().as_secs() + 1));
+        assert!((1..=most).contains(&asked), "{status}: asked {asked} times, at most {most}");
+    }
+}
+
+/// Another process with the same volume has them, or this one had them before it was started anew.
+#[tokio::test]
+async fn a_list_of_other_sources_is_not_taken_for_that_of_these() {
+    let (theirs, ours) = (growing().await, Upstream::start(|_: &Asked| Answer::ok("v7.0.0\n")).await);
+    let mut stage = Stage::start(&config(&[&theirs])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+    stage.kept(LIST).await;
+    let other = Stage::on_volume(&config(&[&ours]), &stage.path("")).await;
+    assert_eq!(other.tea("list").await.text(), "v7.0.0\n");
+    eventually("their list in the place of ours", async || {
+        std::fs::read_to_string(stage.path(LIST)).is_ok_and(|list| list.ends_with("\nv7.0.0\n"))
+    })
+    .await;
+    drop(other);
+    stage.restart(&config(&[&theirs])).await;
+    assert_eq!(stage.tea("list").await.text(), "v1.0.0\nv1.1.0\n");
+    eventually("it is kept", async || std::fs::read_to_string(stage.path(LIST)).is_ok_and(|list| list.ends_with("\nv1.1.0\n"))).await;
+    stage.restart(&config(&[&theirs])).await;
+    theirs.take_seen();
+    assert!(stage.tea("list").await.text().starts_with("v1.0.0\n") && theirs.take_paths().is_empty(), "its own is, after a restart");
+}
+
 #[tokio::test]
 async fn the_list_file_of_a_module_cache_is_never_served() {
     let upstream = growing().await;
@@ -159,6 +217,26 @@ async fn a_folder_of_files_is_an_upstream_and_the_pseudo_versions_of_its_list_ar
     config.upstreams.push(crate::stage::entry(&format!("file://{}", folder.path().display()), gomodcache::config::Fallback::OnNotFound));
     let stage = Stage::start(&config).await;
     assert_eq!(stage.tea("list").await.text(), "v1.0.0\n");
+}
+
+#[tokio::test]
+async fn a_folder_of_files_without_a_list_hides_no_other_upstream() {
+    let folder = tempfile::tempdir().unwrap();
+    let versions = folder.path().join("corp.example/!tea/@v");
+    std::fs::create_dir_all(&versions).unwrap();
+    std::fs::write(versions.join("v1.0.0.info"), r#"{"Version":"v1.0.0"}"#).unwrap();
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.as_str() {
+        "/corp.example/!tea/@v/list" if asked.before == 0 => Answer::ok("v1.0.0\nv1.2.0\n"),
+        _ => Answer::not_found(),
+    })
+    .await;
+    let mut config = config(&[&upstream]);
+    let files = crate::stage::entry(&format!("file://{}", folder.path().display()), gomodcache::config::Fallback::OnNotFound);
+    config.upstreams.insert(0, files);
+    // The second time nobody has a list, and the files are one.
+    for expected in ["v1.0.0\nv1.2.0\n", "v1.0.0\n"] {
+        assert_eq!(Stage::start(&config).await.tea("list").await.text(), expected);
+    }
 }
 
 /// An upstream whose list has two versions from the third request on, and says when it was not changed.

@@ -1,6 +1,6 @@
 //! Answers that are far longer than any honest one of their kind.
 
-use gomodcache::config::{LookAhead, ProxyConfig};
+use gomodcache::config::{LookAhead, ProxyConfig, Timeouts};
 
 use crate::stage::{PATIENCE, Stage, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, packed};
@@ -22,7 +22,7 @@ async fn bombs() -> (Upstream, ProxyConfig) {
     })
     .await;
     let mut config = config(&[&upstream]);
-    config.upstreams[0].timeouts.idle = PATIENCE;
+    config.upstreams[0].timeouts = Timeouts { connect: PATIENCE, head: PATIENCE, idle: PATIENCE };
     (upstream, config)
 }
 
@@ -46,6 +46,7 @@ async fn what_is_fetched_ahead_does_not_fill_the_memory_either() {
     eventually("all were tried", async || stage.metric("gomodcache_look_ahead_total", &[]).await >= MANY as f64).await;
     let peak = stage.peak_memory();
     assert!(peak < MOST, "{} MiB", peak >> 20);
+    assert_eq!(stage.metric("gomodcache_look_ahead_total", &["result=\"failed\""]).await, 0.0, "no upstream is in trouble");
     // One that there was no room for ahead is there for who asks for it.
     assert_eq!(stage.tea(&format!("v1.{MANY}.0.mod")).await.status, 200);
 }

@@ -10,6 +10,7 @@
 //! | an error that is not text costs the connection | `paths::errors_of_every_kind_are_text_and_keep_the_connection` |
 //! | the URL of a proxy may have a path | `paths::an_upstream_may_have_a_path_and_a_trailing_slash` |
 //! | an upstream that compresses | `paths::an_upstream_is_asked_for_plain_bytes_…`, `paths::an_upstream_that_compresses_all_the_same_…` |
+//! | a type or an encoding that is none | `files::what_a_store_of_files_calls_its_bytes_…` |
 //! | `.info`, `.mod`, `.zip` are independent | `files::info_mod_and_zip_exist_independently_of_each_other` |
 //! | a `.mod` that does not parse, a time in another zone | `files::a_mod_that_does_not_parse_…` |
 //! | `.info` of a branch, a hash, a `+meta` changes | `files::a_branch_a_hash_and_a_version_with_build_data_…` |
@@ -45,9 +46,10 @@
 //! | … and what is on disk is a hit | `transfers::a_request_that_finds_the_file_on_disk_…` |
 //! | 500 MiB + 1 | `transfers::five_hundred_mib_and_one_byte_are_refused` |
 //! | 300 MiB with flat memory, to slow readers | `transfers::a_zip_of_300_mib_…` |
-//! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…` |
-//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…`, `transfers::sigterm_does_not_wait_for_…` |
+//! | a client that leaves | `transfers::clients_that_leave_cancel_no_download`, `transfers::a_download_goes_on_…`, `metrics::a_client_that_leaves_…` |
+//! | SIGTERM drains | `transfers::sigterm_lets_running_answers_end_…`, `sigterm::sigterm_does_not_wait_for_…`, `sigterm::what_was_answered_before_…` |
 //! | 429, 503, time-outs, 401, 403: never 404; `,` and `\|` | the table, `go_client::an_outage_ends_the_build_…` |
+//! | the end of an outage fails no build | `outages::all_that_is_asked_for_at_once_…` |
 //! | 404 and 410 go on to the client's next proxy | `go_client::an_absence_lets_the_go_command_ask_its_next_proxy` |
 //! | a credential swapped during a download | `changes::a_credential_that_is_swapped_…` |
 //! | a new credential that is refused | `changes::a_new_credential_that_is_refused_…`, `changes::a_credential_that_was_withdrawn_…` |
@@ -56,6 +58,7 @@
 //! | … and after it the transfer breaks | `changes::a_download_that_breaks_after_a_rotation_…` |
 //! | a changed chain of upstreams | `changes::what_one_upstream_does_not_have_is_asked_of_the_one_that_takes_its_place` |
 //! | a full disk passes through | `disk::a_full_disk_…`, `disk::a_read_only_disk_…` |
+//! | … and one that damages what it has | `disk::what_breaks_on_the_disk_…`, `disk::what_another_process_moves_…` |
 //! | one volume, two replicas | `tests/api.rs`: `wrong_manifests_are_refused_…` |
 //! | the order of a client's requests, and what each command asks for | `look_ahead`, `tests/clients` |
 //! | what a zip may be, `h1:` | `tests/gomod_differential`, and the tests beside `src/gomod/zip_*.rs` |
@@ -66,9 +69,11 @@ mod disk;
 mod files;
 pub(crate) mod lists;
 mod long_answers;
+mod outages;
 mod packages;
 mod parts;
 mod paths;
 mod redirects;
+mod sigterm;
 mod sumdb;
 mod transfers;

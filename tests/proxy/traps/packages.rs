@@ -61,7 +61,7 @@ async fn a_package_that_is_a_module_since_is_no_package_in_an_outage() {
     let is_down = Arc::new(AtomicBool::new(false));
     let down = Arc::clone(&is_down);
     let upstream = Upstream::start(move |asked: &Asked| match asked.file() {
-        _ if down.load(Ordering::Relaxed) => Answer::new("401 Unauthorized", "no\n"),
+        _ if down.load(Ordering::Relaxed) => Answer::new("503 Service Unavailable", "no\n"),
         Some(("v1.0.0", "zip")) => Answer::ok(with_a_command()),
         _ if asked.path.ends_with("/cmd/brew/@v/v1.1.0.mod") => Answer::ok("module corp.example/Tea/cmd/brew\n"),
         _ => honest(asked),
@@ -75,6 +75,26 @@ async fn a_package_that_is_a_module_since_is_no_package_in_an_outage() {
     is_down.store(true, Ordering::Relaxed);
     for path in [INFO, "/corp.example/!tea/cmd/brew/@v/list", "/corp.example/!tea/cmd/brew/@latest"] {
         assert_eq!(stage.get(path).await.status, 502, "{path}");
+    }
+}
+
+/// It may be the one module of a path below another's that is blocked, and the other's code is not what was asked for.
+#[tokio::test]
+async fn a_path_that_an_upstream_refuses_is_no_package() {
+    for status in ["401 Unauthorized", "403 Forbidden", "429 Too Many Requests", "451 Unavailable For Legal Reasons"] {
+        let upstream = Upstream::start(move |asked: &Asked| match asked.file() {
+            Some(("v1.0.0", "zip")) => Answer::ok(with_a_command()),
+            _ if asked.path.contains("/cmd") => Answer::new(status, "blocked\n"),
+            _ => honest(asked),
+        })
+        .await;
+        let stage = Stage::start(&config(&[&upstream])).await;
+        assert_eq!(stage.tea("v1.0.0.zip").await.status, 200);
+        stage.kept("corp.example/!tea/@v/v1.0.0.zip").await;
+        for path in [INFO, "/corp.example/!tea/cmd/brew/@v/list", "/corp.example/!tea/cmd/brew/@latest"] {
+            let got = stage.get(path).await;
+            assert!(matches!(got.status, 502 | 503), "{path}, {status}: {got:?}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use gomodcache::config::{Credential, ProxyConfig, Resolution};
 
-use crate::stage::{Stage, config, eventually};
+use crate::stage::{Stage, client, config, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest, zip};
 
 const SIGNATURE: &str = "q7Zsignature";
@@ -56,6 +56,17 @@ async fn a_plain_upstream_may_redirect_to_itself() {
     config.upstreams[0].internal = false;
     config.resolution = Resolution::System { private_addresses: true };
     let stage = Stage::start(&config).await;
+    assert_eq!(stage.tea("v1.0.0.mod").await.text(), "module corp.example/Tea\n");
+}
+
+#[tokio::test]
+async fn where_a_redirect_leads_need_not_be_escaped() {
+    let upstream = Upstream::start(|asked: &Asked| match asked.path.strip_prefix("/t%C3%A9") {
+        Some(_) => Answer::ok("module corp.example/Tea\n"),
+        None => Answer::redirect(format!("/té{}", asked.path)),
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
     assert_eq!(stage.tea("v1.0.0.mod").await.text(), "module corp.example/Tea\n");
 }
 
@@ -132,14 +143,27 @@ async fn a_store_that_is_away_is_named_and_is_no_fault_of_the_upstream_that_redi
     let mut config = config(&[&upstream]);
     config.upstreams[0].redirect_hosts = vec!["127.0.0.2".to_owned()];
     let stage = Stage::start(&config).await;
-    for i in 0..3 {
+    for i in 0..5 {
         let got = stage.tea(&format!("v1.{i}.0.zip")).await;
         assert!(got.status == 502 && got.text().starts_with("upstream 127.0.0.2: "), "{got:?}");
     }
     // After five faults it is left alone, and the upstream is not.
-    let got = stage.tea("v1.3.0.zip").await;
-    assert!(got.text().contains("upstream 127.0.0.2: has not answered lately"), "{got:?}");
+    let mut i = 2;
+    eventually("a store that is held back, and said to be", async || {
+        i += 1;
+        let got = stage.tea(&format!("v1.{i}.0.zip")).await;
+        let is_open = stage.metric("gomodcache_upstream_breaker_open", &["host=\"127.0.0.2\""]).await == 1.0;
+        is_open && got.text().contains("upstream 127.0.0.2: has not answered lately")
+    })
+    .await;
     assert_eq!(stage.tea("v1.3.0.mod").await.status, 200);
+    let tries = async |labels: &[&str]| stage.metric("gomodcache_upstream_requests_total", labels).await;
+    let (own, stores) = ("host=\"127.0.0.1\"", "host=\"127.0.0.2\"");
+    assert_eq!(tries(&[own]).await, tries(&[own, "class=\"ok\""]).await, "nothing was wrong there");
+    assert!(tries(&[stores, "class=\"connect\""]).await >= 5.0 && tries(&[stores, "class=\"breaker\""]).await >= 1.0);
+    let path = format!("{}/explain/corp.example/Tea@v1.{i}.0", stage.admin());
+    let said = client().get(path).send().await.unwrap().text().await.unwrap();
+    assert!(said.replace(char::is_whitespace, "").contains(r#""host":"127.0.0.2","class":"breaker""#), "{said}");
 }
 
 #[tokio::test]
@@ -156,7 +180,7 @@ async fn a_store_that_is_away_holds_up_no_other_one_nor_a_redirect_to_the_upstre
     let mut config = config(&[&upstream]);
     config.upstreams[0].redirect_hosts = vec!["127.0.0.2".to_owned(), "127.0.0.3".to_owned()];
     let stage = Stage::start(&config).await;
-    for i in 0..4 {
+    for i in 0..5 {
         stage.tea(&format!("v1.{i}.0.zip")).await;
     }
     let got = stage.tea("v1.9.0.zip").await;

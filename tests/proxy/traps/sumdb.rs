@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, WhenUnavailable};
 use gomodcache::gomod::{HASH_BYTES, Hash, SumdbPath, TileLevel, Tree};
 
-use crate::stage::{Stage, config, entry};
+use crate::stage::{Stage, config, entry, eventually};
 use crate::upstream::{Answer, Asked, Upstream, honest};
 use crate::wire::Wire;
 
@@ -63,6 +64,29 @@ fn answer(path: &str, who: &str) -> Vec<u8> {
         Ok(SumdbPath::Tile(tile)) => vec![b'x'; tile.width() as usize * HASH_BYTES],
         other => panic!("{path}: {other:?}"),
     }
+}
+
+/// The look-up is asked for again, some seconds later, as long as there is no verdict.
+#[tokio::test]
+async fn a_module_that_becomes_private_is_not_named_to_the_database_any_more() {
+    let (upstream, database) = (Upstream::start(honest).await, Upstream::start(|_: &Asked| Answer::not_found()).await);
+    let mut verifying = relaying(&[&upstream], Some(&database));
+    if let Some(database) = &mut verifying.checksum_database {
+        database.key = Some("sum.example/db+9ec6ab89+ATPaWbMTM3SBxphpqrNCUkP6/tyJp/ULbQ5yQu4IC9Tb".to_owned());
+        (database.mode, database.when_unavailable) = (ChecksumMode::Verify, WhenUnavailable::Serve);
+    }
+    let stage = Stage::start(&verifying).await;
+    assert_eq!(stage.tea("v1.0.0.zip").await.status, 200);
+    assert!(database.take_paths().iter().any(|path| path.contains("lookup")));
+    let asked = std::time::Instant::now();
+    verifying.private_modules.push("corp.example/Tea".to_owned());
+    stage.configure(&verifying);
+    let digest = gomodcache::report::config_digest(&std::fs::read_to_string(stage.folder().join("config/proxy.yaml")).unwrap());
+    eventually("the new configuration", async || crate::report::report(&stage).await.config == digest).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "the first time that it is asked for again is not over");
+    tokio::time::sleep(Duration::from_secs(6).saturating_sub(asked.elapsed())).await;
+    assert_eq!(database.take_paths(), Vec::<String>::new());
+    assert!(!stage.has("v1.0.0.zip"));
 }
 
 #[tokio::test]
@@ -155,7 +179,7 @@ async fn a_look_up_of_a_private_module_is_403_with_words_and_is_told_to_nobody()
     for module in ["corp.example/private", "corp.example/private/deeper", "git.internal.example/x"] {
         let got = stage.get(&format!("/sumdb/{NAME}/lookup/{module}@v1.0.0")).await;
         assert_eq!((got.status, got.header("content-type")), (403, "text/plain; charset=utf-8"), "{module}");
-        assert!(got.text().contains("private"), "{}", got.text());
+        assert!(got.text().contains("private") && got.text().contains("GONOSUMDB"), "{}", got.text());
     }
     assert_eq!(upstream.take_paths(), Vec::<String>::new());
     assert_eq!(stage.get(&format!("/sumdb/{NAME}/lookup/corp.example/public@v1.0.0")).await.status, 200);
@@ -178,7 +202,7 @@ async fn toolchains_are_never_private() {
     config.upstreams[0].url = "https://127.0.0.1:1".parse().unwrap();
     stage.configure(&config);
     let toolchain = format!("/golang.org/toolchain/@v/{version}.mod");
-    crate::stage::eventually("the new configuration", async || stage.get("/golang.org/x/tools/@v/v0.1.0.mod").await.status == 403).await;
+    eventually("the new configuration", async || stage.get("/golang.org/x/tools/@v/v0.1.0.mod").await.status == 403).await;
     assert_eq!(stage.get(&toolchain).await.status, 502);
 }
 

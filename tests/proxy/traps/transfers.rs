@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use gomodcache::config::ProxyConfig;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
@@ -254,6 +255,10 @@ async fn an_http_1_0_client_gets_a_length_or_an_error() {
         assert!(head.starts_with(&format!("http/1.0 {status}")) && head.contains("\r\ncontent-length: "), "{head}");
         assert!(answer.ends_with(&body));
     }
+    eventually("the same words in the access log", async || {
+        stage.access(&json!({"path": "/corp.example/!tea/@v/v1.1.0.zip", "status": 502, "result": "error"})) == 1
+    })
+    .await;
 }
 
 /// Promised or not, and whatever the client has of it already.
@@ -341,33 +346,4 @@ async fn sigterm_lets_running_answers_end_and_takes_no_new_ones() {
     }
     assert!(body == long_zip());
     assert!(stage.ended().await.success());
-}
-
-/// A Service sends connections here until it has heard that the pod is going.
-#[tokio::test]
-async fn after_sigterm_connections_are_taken_for_a_while_though_it_is_not_ready() {
-    let upstream = Upstream::start(honest).await;
-    let mut stage = Stage::with_args(&config(&[&upstream]), &["--linger", "2s"]).await;
-    stage.signal("-TERM");
-    eventually("it is unready", async || !stage.is_ready().await).await;
-    assert_eq!(stage.tea("v1.0.0.mod").await.status, 200);
-    assert!(stage.ended().await.success());
-    assert!(client().get(&stage.url).send().await.is_err());
-}
-
-#[tokio::test]
-async fn sigterm_does_not_wait_for_connections_on_which_nobody_asks() {
-    let upstream = Upstream::start(honest).await;
-    for said in ["", "GET /livez HTTP/1.1\r\nHost: x\r\n"] {
-        let mut stage = Stage::start(&config(&[&upstream])).await;
-        let mut admin = TcpStream::connect(stage.admin().strip_prefix("http://").unwrap()).await.unwrap();
-        admin.write_all(said.as_bytes()).await.unwrap();
-        let _silent = TcpStream::connect(stage.url.strip_prefix("http://").unwrap()).await.unwrap();
-        // Both have been accepted by the time that later ones are answered.
-        assert!(stage.is_ready().await && stage.tea("v1.0.0.mod").await.status == 200);
-        stage.signal("-TERM");
-        let told = std::time::Instant::now();
-        assert!(stage.ended().await.success(), "{said:?}");
-        assert!(told.elapsed() < Duration::from_secs(10), "{said:?}: after {:?}", told.elapsed());
-    }
 }
