@@ -40,7 +40,7 @@ impl VersionInfo {
 /// 9999, can't be reckoned with here.
 fn is_time(text: &str) -> bool {
     let Some((date, rest)) = text.split_at_checked("2024-01-01T00:00:00".len()) else { return false };
-    let zone = rest.strip_prefix('.').map_or(rest, after_digits);
+    let zone = rest.strip_prefix('.').map(after_digits).filter(|zone| zone.len() + 1 < rest.len()).unwrap_or(rest);
     let is_offset = || match zone.as_bytes() {
         [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => zone[1..].parse::<jiff::civil::Time>().is_ok(),
         _ => false,
@@ -125,6 +125,7 @@ mod tests {
             "2024-01-01T00:00:00",
             "2024-01-01T00:00:00z",
             "2024-01-01T00:00:00,5Z",
+            "2024-01-01T00:00:00.Z",
             "2024-01-01T00:00:00+25:00",
             "2024-01-01T00:00:00+0200",
         ] {

@@ -145,9 +145,10 @@ impl Store {
     /// Reads an object: whole, if it is not longer than `small` bytes, else its handle. Counts the use. Blocks.
     ///
     /// # Errors
-    /// The disk's; an object that is not there is `None`.
+    /// The disk's; an object that is not there is `None`, and so is an empty one: no object is, but a power cut leaves such files in a
+    /// module cache that a go command filled.
     pub fn read(&self, path: &Path, small: u64) -> io::Result<Option<Object>> {
-        let Some((mut file, length)) = self.root.file(path)? else { return Ok(None) };
+        let Some((mut file, length)) = self.root.file(path)?.filter(|(_, length)| *length > 0) else { return Ok(None) };
         note_use(&file);
         if length > small {
             return Ok(Some(Object::Large(file, length)));

@@ -57,7 +57,10 @@ async fn small_objects_are_read_whole_and_long_ones_are_opened() {
     assert!(matches!(store.read(&folder.path().join("x"), 5), Ok(Some(Object::Small(bytes))) if bytes == "12345"));
     assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
     assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
-    assert!(matches!(store.read(&folder.path().join("z"), 4), Ok(None)));
+    fs::write(folder.path().join("empty"), "").unwrap();
+    for absent in ["z", "empty"] {
+        assert!(matches!(store.read(&folder.path().join(absent), 4), Ok(None)), "{absent}");
+    }
 }
 
 #[test]

@@ -39,6 +39,20 @@ async fn a_mod_that_does_not_parse_and_an_info_in_another_zone_are_byte_equal_fr
 }
 
 #[tokio::test]
+async fn a_file_that_a_power_cut_left_empty_is_fetched_and_replaced() {
+    let upstream = Upstream::start(honest).await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    let files = ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip"];
+    let kept = |file: &str| stage.folder().join("cache/corp.example/!tea/@v").join(file);
+    std::fs::create_dir_all(kept("")).unwrap();
+    for file in files {
+        std::fs::write(kept(file), "").unwrap();
+        assert_eq!(stage.tea(file).await.status, 200, "{file}");
+        crate::stage::eventually(file, async || std::fs::metadata(kept(file)).unwrap().len() > 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_branch_a_hash_and_a_version_with_build_data_are_not_immutable() {
     let upstream = Upstream::start(|asked: &Asked| match asked.file() {
         Some(("main" | "abcdef0" | "v1.0.0+meta", "info")) => Answer::ok(format!(r#"{{"Version":"v1.0.{}"}}"#, asked.before)),
