@@ -3,8 +3,11 @@
 
 use std::io::{BufRead, BufReader, Cursor, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+mod common;
+use common::{Running, Serving, proxy, serve};
 
 const MODULE: &str = "corp.example/Tea";
 
@@ -35,16 +38,6 @@ fn upstream(folder: &Path, versions: &[(&str, &str)]) -> String {
     sums
 }
 
-/// A process that ends with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
 /// The database's process, its address and its key.
 fn database(folder: &Path, sums: &str) -> (Running, String, String) {
     std::fs::write(folder.join("go.sum"), sums).unwrap();
@@ -69,25 +62,15 @@ async fn cache(upstream: &Path, folder: &Path, gosumdb: &str) -> Cache {
 }
 
 async fn cache_that_scrubs(every: &str, upstream: &Path, folder: &Path, gosumdb: &str, private: Option<&str>) -> Cache {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-        .args(["proxy", "--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--cache-dir"])
-        .arg(folder)
+    let mut command = proxy(folder);
+    command
         // The http entry is never asked: it makes the database's host an internal one.
         .env("GOPROXY", format!("file://{},http://127.0.0.1:1", upstream.display()))
         .env("GOSUMDB", gosumdb)
         .env("GOMODCACHE_SCRUB_EVERY", every)
-        .envs(private.map(|modules| ("GONOSUMDB", modules)))
-        .stderr(std::fs::File::create(folder.with_extension("log")).unwrap())
-        .spawn()
-        .unwrap();
-    for _ in 0..100 {
-        if tokio::net::TcpStream::connect(address).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Cache { _process: Running(process), url: format!("http://{address}") }
+        .envs(private.map(|modules| ("GONOSUMDB", modules)));
+    let Serving { process, modules, .. } = serve(command, &folder.with_extension("log"));
+    Cache { _process: process, url: format!("http://{modules}") }
 }
 
 impl Cache {

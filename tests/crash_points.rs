@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 use std::io::{Cursor, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+
+mod common;
+use common::{Serving, serve};
 
 /// What makes, fills, syncs, times and names files, and how often each is survived at most.
 const POINTS: [(&str, u32); 10] = [
@@ -37,22 +40,8 @@ fn upstream(folder: &Path) {
     std::fs::write(files.join("v1.0.0.info"), r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#).unwrap();
 }
 
-struct Proxy {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _may_be_gone = self.process.kill();
-        let _is_gone = self.process.wait();
-    }
-}
-
 /// `inject`: what strace does. With -D it is not in between: the process is the proxy.
-fn start(goproxy: &str, cache: &Path, inject: Option<&str>) -> Proxy {
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (modules, admin) = (port().to_string(), port().to_string());
+fn start(goproxy: &str, cache: &Path, inject: Option<&str>) -> Serving {
     let binary = env!("CARGO_BIN_EXE_gomodcache");
     let mut command = match inject {
         None => Command::new(binary),
@@ -62,22 +51,8 @@ fn start(goproxy: &str, cache: &Path, inject: Option<&str>) -> Proxy {
             strace
         }
     };
-    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
-    let process = command
-        .args(["proxy", "--listen", &modules, "--admin-listen", &admin, "--cache-dir"])
-        .arg(cache)
-        .envs([("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut proxy = Proxy { process, address: modules };
-    for _ in 0..1_000 {
-        if TcpStream::connect(&admin).is_ok() || proxy.process.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    proxy
+    command.args(["proxy", "--cache-dir"]).arg(cache).envs([("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")]);
+    serve(command, &cache.with_extension("log"))
 }
 
 fn get(address: &str, file: &str) -> Option<Vec<u8>> {
@@ -104,17 +79,19 @@ fn a_kill_before_any_step_of_a_commit_leaves_nothing_torn() {
     let mut hit = 0;
     for (call, times) in POINTS {
         for when in 1..=times {
-            let cache = tempfile::tempdir().unwrap();
-            let mut proxy = start(&goproxy, cache.path(), Some(&format!("inject={call}:signal=KILL:when={when}")));
+            let folder = tempfile::tempdir().unwrap();
+            let cache = folder.path().join("cache");
+            std::fs::create_dir(&cache).unwrap();
+            let mut proxy = start(&goproxy, &cache, Some(&format!("inject={call}:signal=KILL:when={when}")));
             std::thread::scope(|scope| {
                 for file in FILES {
-                    scope.spawn(|| get(&proxy.address, file));
+                    scope.spawn(|| get(&proxy.modules, file));
                 }
             });
             // The commit is due a tenth of a second after the answers.
             let until = Instant::now() + Duration::from_millis(600);
             let died = loop {
-                match proxy.process.try_wait().unwrap() {
+                match proxy.process.0.try_wait().unwrap() {
                     Some(status) => break status.signal() == Some(9) || status.code() == Some(137),
                     None if Instant::now() > until => break false,
                     None => std::thread::sleep(Duration::from_millis(10)),
@@ -123,12 +100,12 @@ fn a_kill_before_any_step_of_a_commit_leaves_nothing_torn() {
             drop(proxy);
             hit += u32::from(died);
             let point = format!("before {call} number {when} of its thread");
-            verify(cache.path(), &point);
+            verify(&cache, &point);
             if died {
-                let next = start(&goproxy, cache.path(), None);
+                let next = start(&goproxy, &cache, None);
                 for file in FILES {
                     let wanted = std::fs::read(source.path().join("crash.example/m/@v").join(file)).unwrap();
-                    assert!(get(&next.address, file) == Some(wanted), "{file} after a kill {point}");
+                    assert!(get(&next.modules, file) == Some(wanted), "{file} after a kill {point}");
                 }
             }
         }

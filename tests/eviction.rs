@@ -12,9 +12,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Write};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,16 +22,10 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
+mod common;
+use common::{Serving, proxy, serve};
+
 const AT_ONCE: usize = 8;
-
-struct Proxy(Child);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -120,25 +112,17 @@ async fn upstream(State((seen, mean)): State<(Seen, u64)>, request: Request) -> 
     zip(module, size(module, mean)).into_response()
 }
 
-async fn start(goproxy: &str, cache: &Path, limit: u64) -> (Proxy, String) {
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (modules, admin) = (port(), port());
-    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-        .args(["proxy", "--listen", &modules, "--admin-listen", &admin, "--cache-limit", &limit.to_string(), "--cache-dir"])
-        .arg(cache)
-        .envs([("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let proxy = Proxy(process);
+async fn start(goproxy: &str, folder: &Path, limit: u64) -> Serving {
+    let mut command = proxy(&folder.join("cache"));
+    command.args(["--cache-limit", &limit.to_string()]).envs([("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")]);
+    let proxy = serve(command, &folder.join("log"));
     for _ in 0..400 {
-        if reqwest::get(format!("http://{admin}/readyz")).await.is_ok_and(|response| response.status().is_success()) {
+        if reqwest::get(format!("http://{}/readyz", proxy.admin)).await.is_ok_and(|response| response.status().is_success()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    (proxy, format!("http://{modules}"))
+    proxy
 }
 
 /// Bytes of the objects, and of what is being downloaded.
@@ -176,12 +160,13 @@ async fn the_limit_holds_and_what_is_used_stays() {
     let goproxy = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().fallback(upstream).with_state((Arc::clone(&seen), mean));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    let cache = tempfile::tempdir().unwrap();
-    let (_proxy, url) = start(&goproxy, cache.path(), limit).await;
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = start(&goproxy, folder.path(), limit).await;
+    let (cache, url) = (folder.path().join("cache"), format!("http://{}", proxy.modules));
 
     let (ended, highest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watch = std::thread::spawn({
-        let (ended, highest, cache) = (Arc::clone(&ended), Arc::clone(&highest), cache.path().to_owned());
+        let (ended, highest, cache) = (Arc::clone(&ended), Arc::clone(&highest), cache.clone());
         move || {
             while !ended.load(Ordering::Relaxed) {
                 highest.fetch_max(on_disk(&cache).0, Ordering::Relaxed);

@@ -4,9 +4,8 @@
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write};
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
+
+mod common;
+use common::{Serving, proxy, serve};
 
 type Objects = Arc<HashMap<String, Vec<u8>>>;
 
@@ -53,54 +55,26 @@ async fn upstream(State(objects): State<Objects>, request: Request) -> Response 
     }
 }
 
-struct Proxy {
-    process: Child,
-    url: String,
-}
-
-impl Drop for Proxy {
-    /// SIGKILL.
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-async fn start(goproxy: &str, cache: &Path) -> Proxy {
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let said = tempfile::NamedTempFile::new().unwrap();
-    // A port that was free may be some connection's own a moment later: then the proxy says so and ends.
-    for _try in 0..5 {
-        let (modules, admin) = (port(), port());
-        let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["proxy", "--listen", &format!("127.0.0.1:{modules}"), "--admin-listen", &format!("127.0.0.1:{admin}"), "--cache-dir"])
-            .arg(cache)
-            .env("GOPROXY", goproxy)
-            .env("GOSUMDB", "off")
-            .env("GONOSUMDB", "none.example")
-            .stderr(said.reopen().unwrap())
-            .spawn()
-            .unwrap();
-        let mut proxy = Proxy { process, url: format!("http://127.0.0.1:{modules}") };
-        for _ in 0..1_000 {
-            if reqwest::get(format!("http://127.0.0.1:{admin}/readyz")).await.is_ok_and(|response| response.status().is_success()) {
-                return proxy;
-            }
-            if proxy.process.try_wait().unwrap().is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+async fn start(goproxy: &str, folder: &Path) -> Serving {
+    let log = folder.join("log");
+    let mut command = proxy(&folder.join("cache"));
+    command.envs([("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")]);
+    let proxy = serve(command, &log);
+    for _ in 0..1_000 {
+        if reqwest::get(format!("http://{}/readyz", proxy.admin)).await.is_ok_and(|response| response.status().is_success()) {
+            return proxy;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the proxy did not become ready: {}", std::fs::read_to_string(said.path()).unwrap());
+    panic!("the proxy did not become ready: {}", std::fs::read_to_string(&log).unwrap());
 }
 
 /// Asks for everything, many at a time. Returns how many whole answers came; each of them must be right.
-async fn load(url: &str, objects: &Objects) -> usize {
+async fn load(address: &str, objects: &Objects) -> usize {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let paths: Vec<String> = objects.keys().cloned().collect();
     let answers = futures::stream::iter(paths).map(|path| {
-        let (request, objects) = (client.get(format!("{url}{path}")), Arc::clone(objects));
+        let (request, objects) = (client.get(format!("http://{address}{path}")), Arc::clone(objects));
         async move {
             let Ok(response) = request.send().await else { return 0 };
             let status = response.status();
@@ -122,13 +96,14 @@ async fn a_killed_proxy_leaves_nothing_broken() {
     let router = Router::new().fallback(upstream).with_state(Arc::clone(&objects));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 
-    let cache = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
     let (mut whole, mut cut) = (0, 0);
     for round in 0..rounds {
-        let proxy = start(&goproxy, cache.path()).await;
+        let proxy = start(&goproxy, folder.path()).await;
         let running = tokio::spawn({
-            let (url, objects) = (proxy.url.clone(), Arc::clone(&objects));
-            async move { load(&url, &objects).await }
+            let (address, objects) = (proxy.modules.clone(), Arc::clone(&objects));
+            async move { load(&address, &objects).await }
         });
         // From before the first answer to after the last commit: a round of load takes about half a second.
         tokio::time::sleep(Duration::from_millis(u64::from(round * 37 % 500))).await;
@@ -136,23 +111,23 @@ async fn a_killed_proxy_leaves_nothing_broken() {
         let answers = running.await.unwrap();
         whole += answers;
         cut += objects.len() - answers;
-        verify(cache.path());
+        verify(&cache);
         // A third of what is there goes, so that the next round has something to fetch.
-        forget(cache.path(), &objects, round);
+        forget(&cache, &objects, round);
     }
     assert!(whole > 0 && (cut > 0 || rounds < 20), "{whole} whole answers and {cut} cut ones: the kills did not hit");
 
-    let proxy = start(&goproxy, cache.path()).await;
-    assert_eq!(load(&proxy.url, &objects).await, objects.len());
+    let proxy = start(&goproxy, folder.path()).await;
+    assert_eq!(load(&proxy.modules, &objects).await, objects.len());
     // What is answered is on its way to the disk.
     let until = Instant::now() + Duration::from_secs(60);
-    let is_kept = |path: &String| cache.path().join(path.trim_start_matches('/')).exists();
+    let is_kept = |path: &String| cache.join(path.trim_start_matches('/')).exists();
     while !objects.keys().all(is_kept) && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     drop(proxy);
-    let offline = start("off", cache.path()).await;
-    assert_eq!(load(&offline.url, &objects).await, objects.len(), "after a kill and without an upstream");
+    let offline = start("off", folder.path()).await;
+    assert_eq!(load(&offline.modules, &objects).await, objects.len(), "after a kill and without an upstream");
 }
 
 fn verify(cache: &Path) {

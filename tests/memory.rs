@@ -11,31 +11,22 @@
 )]
 
 use std::io::{Cursor, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+mod common;
+use common::{Serving, proxy, serve};
+
 const MIB: usize = 1 << 20;
 
-struct Proxy(Child);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Proxy {
-    /// Bytes of memory that are not files.
-    fn anonymous(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
-    }
+/// Bytes of memory that are not files.
+fn anonymous(proxy: &Serving) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.process.0.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
 fn setting(name: &str, default: usize) -> usize {
@@ -55,25 +46,11 @@ fn upstream(folder: &Path, mib: usize) -> u64 {
     writer.finish().unwrap().metadata().unwrap().len()
 }
 
-fn start(folder: &Path) -> (Proxy, String) {
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (modules, admin) = (port(), port());
-    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-        .args(["proxy", "--listen", &modules, "--admin-listen", &admin, "--cache-dir"])
-        .arg(folder.join("cache"))
-        .envs([("GOPROXY", format!("file://{}/upstream", folder.display()).as_str()), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let proxy = Proxy(process);
-    for _ in 0..400 {
-        if TcpStream::connect(&admin).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    (proxy, modules)
+fn start(folder: &Path) -> Serving {
+    let goproxy = format!("file://{}/upstream", folder.display());
+    let mut command = proxy(&folder.join("cache"));
+    command.envs([("GOPROXY", goproxy.as_str()), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example")]);
+    serve(command, &folder.join("log"))
 }
 
 /// Downloads the zip; a slow reader stops after 1 MiB until the barrier falls. Returns the bytes of the body.
@@ -117,9 +94,9 @@ fn many_downloads_of_a_large_zip_need_little_memory_also_when_half_of_the_reader
     let (mib, clients) = (setting("MEMORY_MIB", 64), setting("MEMORY_CLIENTS", 16));
     let folder = tempfile::tempdir().unwrap();
     let length = upstream(&folder.path().join("upstream"), mib);
-    let (proxy, address) = start(folder.path());
+    let proxy = start(folder.path());
     std::thread::sleep(Duration::from_millis(300));
-    let idle = proxy.anonymous();
+    let idle = anonymous(&proxy);
 
     let (others_done, all_done) = (Barrier::new(clients), AtomicBool::new(false));
     let mut peak = 0;
@@ -129,7 +106,7 @@ fn many_downloads_of_a_large_zip_need_little_memory_also_when_half_of_the_reader
             let watcher = scope.spawn(|| {
                 let mut peak = 0;
                 while !all_done.load(Ordering::Relaxed) {
-                    peak = peak.max(proxy.anonymous());
+                    peak = peak.max(anonymous(&proxy));
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 peak
@@ -137,7 +114,7 @@ fn many_downloads_of_a_large_zip_need_little_memory_also_when_half_of_the_reader
             let downloads: Vec<_> = (0..clients)
                 .map(|i| {
                     scope.spawn({
-                        let (address, others_done) = (&address, &others_done);
+                        let (address, others_done) = (&proxy.modules, &others_done);
                         move || download(address, i % 2 == 0, others_done)
                     })
                 })

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 use std::io::{Cursor, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+mod common;
+use common::{Running, Serving, proxy, serve};
 
 /// What opens, fills, empties and removes the files of downloads, and reads a folder.
 const CALLS: [&str; 6] = ["openat", "openat2", "pwrite64", "ftruncate", "unlink", "getdents64"];
@@ -20,16 +23,6 @@ const LIST: &str = "/stall.example/m/@v/list";
 const INFO: &str = "/stall.example/m/@v/v1.0.0.info";
 /// Asked for before anything stalls: with its first zip a process looks up how many processors it has, once.
 const FIRST: &str = "/stall.example/m/@v/v0.1.0.zip";
-
-/// A process that must not outlive the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _may_be_gone = self.0.kill();
-        let _is_gone = self.0.wait();
-    }
-}
 
 /// Two upstreams in folders: the zip of the first one is broken, so its bytes are taken back. Returns the zip of the second,
 /// which is long enough for several writes.
@@ -53,27 +46,14 @@ fn upstreams(folder: &Path) -> Vec<u8> {
     whole
 }
 
-/// With one thread, so that nothing hides that it waits. Returns the addresses for modules and for `/livez`.
-fn start(folder: &Path) -> (Running, String, String) {
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (modules, admin) = (port(), port());
+/// With one thread, so that nothing hides that it waits.
+fn start(folder: &Path) -> Serving {
     let goproxy = format!("file://{0}/broken|file://{0}/whole", folder.display());
-    #[allow(clippy::zombie_processes, reason = "the proxy's Drop waits")]
-    let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-        .args(["proxy", "--listen", &modules, "--admin-listen", &admin, "--cache-dir"])
-        .arg(folder.join("cache"))
+    let mut command = proxy(&folder.join("cache"));
+    command
         .envs([("GOPROXY", goproxy.as_str()), ("GOSUMDB", "off"), ("GONOSUMDB", "none.example"), ("GONOPROXY", "none.example")])
-        .env("TOKIO_WORKER_THREADS", "1")
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..1_000 {
-        if TcpStream::connect(&admin).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    (Running(process), modules, admin)
+        .env("TOKIO_WORKER_THREADS", "1");
+    serve(command, &folder.join("log"))
 }
 
 /// Lets a system call last long from now on; `None` where a process may not be traced.
@@ -115,9 +95,9 @@ fn gives(mut stream: TcpStream, body: &[u8]) -> bool {
 fn latest(call: &str) -> Option<Duration> {
     let folder = tempfile::tempdir().unwrap();
     let whole = upstreams(folder.path());
-    let (proxy, modules, admin) = start(folder.path());
+    let Serving { process, modules, admin } = start(folder.path());
     assert!(!gives(ask(&modules, FIRST), &whole));
-    let _strace = stall(&proxy.0, call)?;
+    let _strace = stall(&process.0, call)?;
     let is_over = AtomicBool::new(false);
     Some(std::thread::scope(|scope| {
         let prober = scope.spawn(|| {

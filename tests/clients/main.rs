@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, missing_docs)]
 
 mod cases;
+#[path = "../common/mod.rs"]
+mod common;
 mod corpus;
 mod go;
 mod servers;

@@ -1,21 +1,13 @@
 //! The processes between which a go command works: our upstream, and the proxy.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::common::{Running, Serving, proxy, serve};
 use crate::corpus::Corpus;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
 
 /// The upstream: the corpus, and a checksum database for it.
 pub(crate) struct Mirror {
@@ -66,23 +58,13 @@ impl Proxy {
             mirror.key
         );
         std::fs::write(config.path().join("proxy.yaml"), text).unwrap();
-        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let (listen, admin) = (port(), port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gomodcache"));
-        command.args(["proxy", "--listen", &listen, "--admin-listen", &admin, "--cache-dir"]).arg(cache);
+        let mut command = proxy(cache);
         command.arg("--config").arg(config.path().join("proxy.yaml"));
         if let Some(limit) = limit {
             command.args(["--cache-limit", &limit.to_string()]);
         }
-        let log = std::fs::File::create(config.path().join("log")).unwrap();
-        let process = Running(command.stderr(log).spawn().unwrap());
-        for _ in 0..200 {
-            if TcpStream::connect(&listen).is_ok() {
-                return Self { url: format!("http://{listen}"), cache: cache.to_owned(), _process: process, _config: config };
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        panic!("the proxy did not start: {}", std::fs::read_to_string(config.path().join("log")).unwrap());
+        let Serving { process, modules, .. } = serve(command, &config.path().join("log"));
+        Self { url: format!("http://{modules}"), cache: cache.to_owned(), _process: process, _config: config }
     }
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing, missing_docs)]
 
 mod chart;
+#[path = "../common/mod.rs"]
+mod common;
 mod dashboard;
 mod load;
 mod prometheus;

@@ -1,6 +1,8 @@
 //! The real proxy binary between a real `go` client and an upstream that the tests control, all on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod explain;
 mod faults;
 mod go_client;

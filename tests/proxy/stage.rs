@@ -8,6 +8,7 @@ use std::time::Duration;
 use gomodcache::config::{CONFIG_VERSION, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts};
 use reqwest::header::HeaderMap;
 
+use crate::common::addresses;
 use crate::upstream::Upstream;
 
 /// Long enough for a busy machine.
@@ -317,14 +318,12 @@ async fn spawn(folder: &Path, cache: &Path, goproxy: Option<&str>, args: &[&str]
         None => process.arg("--config").arg(folder.join("config/proxy.yaml")),
     };
     let process = process.spawn().unwrap();
-    let (mut modules, mut admin) = (String::new(), String::new());
+    let mut found = None;
     eventually("the proxy's addresses in its log", async || {
-        let log = std::fs::read_to_string(folder.join("log")).unwrap();
-        let Some(line) = log.lines().find(|line| line.contains("\"message\":\"serving\"")) else { return false };
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { return false };
-        (modules, admin) = (value["modules"].as_str().unwrap().to_owned(), value["admin"].as_str().unwrap().to_owned());
-        true
+        found = addresses(&folder.join("log"));
+        found.is_some()
     })
     .await;
+    let (modules, admin) = found.unwrap();
     (process, format!("http://{modules}"), format!("http://{admin}"))
 }
