@@ -2,11 +2,13 @@
 
 pub mod clients;
 pub mod network;
+pub mod references;
 pub mod spec;
 pub mod status;
 
 pub use clients::*;
 pub use network::*;
+pub use references::*;
 pub use spec::*;
 pub use status::*;
 

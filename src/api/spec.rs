@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::GoModuleCacheStatus;
 use super::clients::Clients;
 use super::network::{Network, Timeouts};
+use super::references::{ConfigMapKeyRef, SecretRef};
 
 /// A caching GOPROXY with a volume, a Service and a closed egress.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -142,25 +143,6 @@ pub enum Fallback {
     OnNotFound,
     /// `|`: the next upstream is asked after any error.
     OnError,
-}
-
-/// Names a Secret of the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct SecretRef {
-    /// Its name; shorter than Kubernetes allows, since it becomes part of a key.
-    #[schemars(length(min = 1, max = 200), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    pub name: String,
-}
-
-/// Names a key of a ConfigMap of the same namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct ConfigMapKeyRef {
-    /// The ConfigMap.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The key.
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
 }
 
 /// Private modules.

@@ -11,7 +11,8 @@ use ring::digest::{Context, SHA256, digest};
 
 use super::zip_content::{ContentReader, Digest};
 use super::zip_directory::{Entry, body_offset, read_directory};
-use super::zip_rules::{MAX_ZIP_BYTES, Rules, ZipError, check_module};
+use super::zip_error::{MAX_ZIP_BYTES, ZipError};
+use super::zip_rules::{Rules, check_module};
 use super::{ModulePath, Version};
 
 /// About so many bytes of contents are one thread's work, before it takes the next.

@@ -4,20 +4,10 @@
 //! Only what a cache acts on is kept. `exclude`, `replace` and `retract` work in other places than a cache.
 
 use super::ModulePath;
-use super::go_mod_lines::{Line, lines};
+use super::go_mod_lines::{GoModError, Line, lines};
 use super::go_version::go_version_at_least;
 use super::major::{check_path_major, split_path_version};
 use super::semver::{canonical_version, number};
-
-/// A file that the go command would refuse.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("go.mod line {line}: {problem}")]
-pub struct GoModError {
-    /// The line of the first problem, from 1.
-    pub line: u32,
-    /// What is wrong there.
-    pub problem: String,
-}
 
 /// What a go.mod file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,15 @@
 //!
 //! The rules are those of `golang.org/x/mod/modfile`; the grammar is <https://go.dev/ref/mod#go-mod-file-grammar>.
 
-use super::go_mod::GoModError;
+/// A file that the go command would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("go.mod line {line}: {problem}")]
+pub struct GoModError {
+    /// The line of the first problem, from 1.
+    pub line: u32,
+    /// What is wrong there.
+    pub problem: String,
+}
 
 /// A directive: a line of its own, or one line of a block.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use ring::digest::{Context, SHA256};
 
 use super::zip_directory::{Entry, body_offset};
+use super::zip_error::{MAX_ZIP_BYTES, ZipError};
 use super::zip_fields::read_at;
-use super::zip_rules::{MAX_ZIP_BYTES, ZipError};
 
 const PACKED_BYTES: usize = 64 << 10;
 /// With real zips 1 to 13 % faster than 64 KiB; 1 MiB gives no more.

@@ -8,8 +8,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::zip_error::{MAX_DIRECTORY_BYTES, ZipError};
 use super::zip_fields::{Fields, read_at, read_full};
-use super::zip_rules::ZipError;
 
 const HEADER: usize = 46;
 const LOCAL_HEADER: usize = 30;
@@ -17,11 +17,6 @@ const END: usize = 22;
 const END_64: usize = 56;
 const LOCATOR_64: i64 = 20;
 const FULL: u32 = u32::MAX;
-
-/// The most that the central directory may take, in bytes: a quarter of a million files.
-///
-/// Go has no such limit. Without one a zip of 500 MiB that is all directory would be held in memory several times over.
-pub(super) const MAX_DIRECTORY_BYTES: u64 = 32 << 20;
 
 /// One file or directory of a zip, as the central directory has it.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::zip_rules::ZipError;
+use super::zip_error::ZipError;
 
 /// Little-endian fields, one after another. Nothing is left when it is `None`.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);

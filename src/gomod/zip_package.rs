@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use super::zip_directory::read_directory;
-use super::zip_rules::ZipError;
+use super::zip_error::ZipError;
 use super::{ModulePath, Version, split_path_version};
 
 /// The modules that a path can be a package of, the longest first, each with the folder that it would be: path prefixes, as the

@@ -9,11 +9,9 @@ use super::egress::Resolved;
 use super::reports::{self, Survey};
 use super::rollout::RolledOut;
 use super::validate::Validated;
+use super::verdict::Verdict;
 use super::{unavailable, volume};
 use crate::api::Storage;
-
-/// One verdict: whether it is true, a CamelCase reason from a fixed set, and a sentence.
-pub(crate) type Verdict = (bool, &'static str, String);
 
 /// What an operator of one namespace can't do.
 pub(crate) const NOT_IN_NAMESPACE_MODE: &str = "NotInNamespaceMode";

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::egress::Summary;
-use super::rollout::{ROLLED_OUT, ROLLOUT_REASONS};
+use super::verdict::{ROLLED_OUT, ROLLOUT_REASONS};
 
 /// The operator's metrics.
 #[derive(Clone, Debug)]

@@ -31,6 +31,7 @@ mod unavailable;
 mod undecodable;
 mod update_status;
 mod validate;
+mod verdict;
 mod view;
 mod volume;
 mod watched;

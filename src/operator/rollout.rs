@@ -22,22 +22,17 @@ use serde_json::{Value, json};
 use super::apply::{Applied, is_ours};
 use super::build::names::Names;
 use super::build::{IMAGE_FROM, IMAGE_FROM_OPERATOR, Kept, Marks, PODS_ASKED, PODS_MADE, marks};
-use super::conditions::Verdict;
 use super::metrics::Metrics;
 use super::reports::{self, Survey};
 use super::unavailable;
 use super::validate::Validated;
+use super::verdict::{ROLLED_OUT, Verdict};
 use super::view::View;
 use crate::api::GoModuleCache;
 
 /// Since when a cache has its turn, in seconds of the Unix epoch, and behind a dot for which pods. A label and no annotation, so
 /// that an administrator finds all of them by it.
 pub(crate) const ROLLING_SINCE: &str = "gomodcache.io/rolling-since";
-
-/// The condition that says whether a cache has the image and the pods that it should have.
-pub(crate) const ROLLED_OUT: &str = "RolledOut";
-/// The reasons for which it has not.
-pub(crate) const ROLLOUT_REASONS: [&str; 5] = ["RollingOut", "WaitingForTurn", "RolloutFailed", "RolloutStopped", "Paused"];
 
 /// How new pods reach the caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

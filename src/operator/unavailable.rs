@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use kube::ResourceExt;
 
 use super::apply::Applied;
-use super::conditions::Verdict;
+use super::verdict::Verdict;
 use crate::report::sentence;
 
 /// What a kubelet says of an image that it can't get.

@@ -7,15 +7,16 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::apply::{Applied, FIELD_MANAGER, is_ours};
-use super::conditions::{self, Verdict, condition};
+use super::conditions::{self, condition};
 use super::credentials::Credentials;
 use super::dereference::ClassState;
 use super::egress::Resolved;
 use super::metrics::Metrics;
 use super::paused::PAUSED;
 use super::reports::{self, Survey};
-use super::rollout::{ROLLED_OUT, RolledOut};
+use super::rollout::RolledOut;
 use super::validate::Validated;
+use super::verdict::{ROLLED_OUT, Verdict};
 use super::volume::{capacity, requested};
 use crate::api::{ClientNamespace, ClientNamespaceState, Effective, EgressHost, GoModuleCache, GoModuleCacheStatus, StorageStatus};
 use crate::config::HTTP_PORT;

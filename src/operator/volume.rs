@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use super::apply::Applied;
-use super::conditions::Verdict;
+use super::verdict::Verdict;
 use crate::api::{AccessMode, Storage};
 use crate::quantity::millis;
 

@@ -1,27 +1,26 @@
 //! From a request to an answer: from memory, from disk, or by one download however many ask.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answer::{Answer, not_found};
 use super::download::{Content, Download, Downloads, Reporter};
 use super::failures::Failures;
+use super::kept::{by, may_change};
 use super::labels::Outcome;
 use super::live::Live;
 use super::memory::{Hot, Memory, SMALL};
-use super::mutable::{self, fresh};
 use super::verify::{Verdict, Verify};
 use crate::config::{LookAhead, WhenUnavailable};
 use crate::gomod::{ModulePath, Request, hash_go_mod};
 use crate::source::{Chain, Check, FetchError, Fetched, Wanted};
-use crate::store::{First, Growing, Object, Store};
+use crate::store::{First, Object, Store};
 use crate::sumdb;
 
 /// How long what was answered may take, at the end, to be verified and queued for the disk.
@@ -37,33 +36,6 @@ const NOT_CANONICAL: &str = "not found: only versions have a .mod and a .zip; as
 
 /// What is done when an object turns out not to be here, before anybody is asked for it.
 pub(super) type OnMiss<'a> = &'a (dyn Fn() + Sync);
-
-/// What a client gets.
-pub(super) enum Answer {
-    /// From memory.
-    Hot(Arc<Hot>),
-    /// A file of the store, and its length.
-    File(File, u64),
-    /// A zip that is being downloaded, as far as it may be shown.
-    Growing(Arc<Growing>),
-    /// An answer that is too old, and its age.
-    Stale(Bytes, Duration),
-    /// Nothing, and why.
-    Error(FetchError),
-}
-
-impl Answer {
-    /// The same answer when its length is known, or it is known to be wrong; and what became of the request then.
-    pub(super) async fn settled(self, outcome: Outcome) -> (Self, Outcome) {
-        let Self::Growing(growing) = &self else { return (self, outcome) };
-        // The sender is in `growing`.
-        let end = growing.watch().wait_for(|progress| progress.length.is_some() || progress.end.is_some()).await.map(|now| now.end);
-        match end {
-            Ok(Some(false)) => (Self::Error(FetchError::Failed), Outcome::Error),
-            _ => (self, outcome),
-        }
-    }
-}
 
 /// The store, the sources, and the downloads under way.
 pub(super) struct Cache {
@@ -120,7 +92,7 @@ impl Cache {
         let forgotten = self.memory.forgotten();
         let policy = self.live.policy();
         if let Some(refusal) = policy.refusal(request) {
-            return (Answer::Error(refusal), Outcome::Denied);
+            return Answer::error(refusal);
         }
         let (answer, outcome) = self.answer_allowed(&policy, request, on_miss).await;
         if let Answer::Hot(hot) = &answer {
@@ -133,13 +105,13 @@ impl Cache {
     pub(super) async fn look_up(self: &Arc<Self>, request: &Arc<Request>, on_miss: OnMiss<'_>) -> (Answer, Outcome) {
         let (answer, outcome) = match &**request {
             Request::Sumdb(rest) => self.answer_sumdb(request, rest).await,
-            Request::Mod(..) | Request::Zip(..) if !request.is_immutable() => (Answer::Error(not_found(NOT_CANONICAL)), Outcome::NotFound),
+            Request::Mod(..) | Request::Zip(..) if !request.is_immutable() => Answer::error(not_found(NOT_CANONICAL)),
             _ if request.is_immutable() => self.answer_immutable(request, self.store.path(request), on_miss).await,
             _ => self.answer_mutable(request).await,
         };
         let Answer::Error(error) = &answer else { return (answer, outcome) };
         match self.known_package(request, error).await {
-            Some(absent) => (Answer::Error(absent), Outcome::NotFound),
+            Some(absent) => Answer::error(absent),
             None => (answer, outcome),
         }
     }
@@ -153,7 +125,7 @@ impl Cache {
         // What is being fetched is not on disk yet; what is not, may be.
         if !self.is_fetching(request) {
             match self.read(file.clone()).await {
-                Ok(Some(object)) => return (answer_from_disk(object, request, &file), Outcome::Hit),
+                Ok(Some(object)) => return (Answer::from_disk(object, request, &file), Outcome::Hit),
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, file = %file.display(), "can't read a cached object; asking upstream"),
             }
@@ -166,14 +138,13 @@ impl Cache {
         let (content, outcome) = self.download(request).await;
         match content {
             Ok(Content::Small(bytes)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &file).unread())), outcome),
-            Ok(Content::Passing(bytes)) => (fresh(bytes, Duration::ZERO, request), outcome),
+            Ok(Content::Passing(bytes)) => (Answer::fresh(bytes, Duration::ZERO, request), outcome),
             Ok(Content::Zip(growing)) => (Answer::Growing(growing), outcome),
             Err(error) => {
-                let outcome = outcome_of(&error);
-                if outcome == Outcome::NotFound {
+                if matches!(error, FetchError::NotFound { .. }) {
                     self.failures.insert(request, &error, epoch);
                 }
-                (Answer::Error(error), outcome)
+                Answer::error(error)
             }
         }
     }
@@ -297,7 +268,7 @@ impl Cache {
         if verdict == Verdict::Good && reporter.epoch() == self.memory.epoch() {
             let first = verify.first(request, &hash);
             let content = match content {
-                Content::Small(bytes) if mutable::may_change(request) => Content::Small(mutable::by(&sources.origin, &bytes)),
+                Content::Small(bytes) if may_change(request) => Content::Small(by(&sources.origin, &bytes)),
                 content => content,
             };
             self.keep(content, hash, first, file).await;
@@ -354,13 +325,6 @@ impl Cache {
     }
 }
 
-fn answer_from_disk(object: Object, request: &Arc<Request>, file: &Path) -> Answer {
-    match object {
-        Object::Large(file, length) => Answer::File(file, length),
-        Object::Small(bytes) => Answer::Hot(Arc::new(Hot::immutable(bytes, request, file))),
-    }
-}
-
 fn check_of(request: &Request) -> Check {
     match request {
         Request::Info(_, version) if request.is_immutable() => Check::Info(version.clone()),
@@ -370,12 +334,4 @@ fn check_of(request: &Request) -> Check {
         Request::Mod(..) => Check::GoMod,
         Request::Sumdb(_) => Check::Text,
     }
-}
-
-pub(super) fn outcome_of(error: &FetchError) -> Outcome {
-    if matches!(error, FetchError::NotFound { .. }) { Outcome::NotFound } else { Outcome::Error }
-}
-
-pub(super) fn not_found(text: &'static str) -> FetchError {
-    FetchError::NotFound { status: StatusCode::NOT_FOUND, text: Bytes::from_static(text.as_bytes()) }
 }

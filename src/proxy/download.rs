@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::body::in_full;
-use super::mutable::{FRESH, may_change};
+use super::kept::{FRESH, may_change};
 use crate::gomod::Request;
 use crate::source::FetchError;
 use crate::store::Growing;

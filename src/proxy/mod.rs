@@ -1,8 +1,11 @@
 //! The data plane. One request: [`server`] takes it and answers from [`memory`] if it can; else [`cache`] looks it up on disk
-//! or fetches it once ([`download`]; [`mutable`] for lists and branches, [`relay`] for the checksum database); [`respond`] and
-//! [`body`] put it on the wire. [`look_ahead`] fetches what comes next, and [`live`] keeps the configuration current.
+//! or fetches it once ([`download`]; [`mutable`] for lists and branches, [`relay`] for the checksum database), and [`allowed`] keeps
+//! what clients get of it within the [`policy`]; [`respond`] and [`body`] put the [`answer`] on the wire. [`look_ahead`] fetches
+//! what comes next, and [`live`] keeps the configuration current.
 
 mod access_log;
+mod allowed;
+mod answer;
 mod body;
 mod breakers;
 mod cache;
@@ -12,6 +15,7 @@ mod explain;
 mod failures;
 mod fetch_ahead;
 mod guard;
+mod kept;
 mod labels;
 mod live;
 mod look_ahead;

@@ -2,23 +2,20 @@
 //! nothing in an outage.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::cache::{Answer, Cache, not_found};
+use super::answer::{Answer, not_found};
+use super::cache::Cache;
 use super::download::Content;
+use super::kept::{FRESH, origin_of};
 use super::labels::Outcome;
-use super::memory::Hot;
 use crate::gomod::Request;
 use crate::source::FetchError;
 
-/// How long a list, `@latest` or branch is served without asking again.
-pub(super) const FRESH: Duration = Duration::from_secs(30);
 /// How long after that it is still served while an upstream is asked: a new tag is seen within the sum of both.
 const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(30);
-/// What a kept answer begins with, before the name of its sources.
-const ORIGIN: &[u8] = b"# sources ";
 
 impl Cache {
     /// Answers with what is young enough, else asks; and with what is too old, while or because nobody answers.
@@ -31,7 +28,7 @@ impl Cache {
         // What other sources said is better than nothing, and no more.
         if let Some(Kept { bytes, age, .. }) = kept.as_ref().filter(|kept| kept.is_of_these_sources) {
             if *age < FRESH {
-                return (fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
+                return (Answer::fresh(bytes.clone(), FRESH - *age, request), Outcome::Hit);
             }
             if *age < FRESH + STALE_WHILE_REVALIDATE && !self.is_offline() {
                 if self.known_failure(request).is_none() {
@@ -52,16 +49,16 @@ impl Cache {
             }
         };
         match (content, kept) {
-            (Ok(Content::Small(bytes) | Content::Passing(bytes)), _) => (fresh(bytes, FRESH, request), outcome),
+            (Ok(Content::Small(bytes) | Content::Passing(bytes)), _) => (Answer::fresh(bytes, FRESH, request), outcome),
             (Ok(Content::Zip(growing)), _) => (Answer::Growing(growing), outcome),
-            (Err(error @ FetchError::NotFound { .. }), _) => (Answer::Error(error), Outcome::NotFound),
+            (Err(error @ FetchError::NotFound { .. }), _) => Answer::error(error),
             // An outage, and something to show for it.
             (Err(error), Some(Kept { bytes, age, .. })) => {
                 tracing::warn!(%error, request = %request.escaped(), "serving a stale answer");
                 (Answer::Stale(bytes, age), Outcome::Stale)
             }
             (Err(FetchError::Offline), None) => self.answer_offline(request).await,
-            (Err(error), None) => (Answer::Error(error), Outcome::Error),
+            (Err(error), None) => Answer::error(error),
         }
     }
 
@@ -85,10 +82,10 @@ impl Cache {
         });
         let versions = cached.await.unwrap_or_default();
         if versions.is_empty() {
-            return (Answer::Error(not_found("not cached, and this cache is offline\n")), Outcome::NotFound);
+            return Answer::error(not_found("not cached, and this cache is offline\n"));
         }
         let list = Bytes::from(versions.join("\n") + "\n");
-        (Answer::Hot(Arc::new(Hot::mutable(list, request, Instant::now()))), Outcome::Hit)
+        (Answer::fresh(list, Duration::ZERO, request), Outcome::Hit)
     }
 
     /// What was said last, by these sources or others, and its age: the time of its download, since reading it is no use that counts.
@@ -106,26 +103,4 @@ struct Kept {
     bytes: Bytes,
     age: Duration,
     is_of_these_sources: bool,
-}
-
-/// Whether a later answer may be another one: of a list, `@latest` or a branch. What a database says that changes is not kept here.
-pub(super) fn may_change(request: &Request) -> bool {
-    !request.is_immutable() && !matches!(request, Request::Sumdb(_))
-}
-
-/// What is kept of something that changes: who said it, on a line of its own, and what. Another process with this volume may have
-/// other sources, and so may this one when it has come so far as to be written.
-pub(super) fn by(origin: &str, bytes: &[u8]) -> Bytes {
-    [ORIGIN, origin.as_bytes(), b"\n", bytes].concat().into()
-}
-
-/// The opposite of [`by`]. What does not say who said it was said by others.
-fn origin_of(file: &Bytes) -> (Option<Bytes>, Bytes) {
-    let end = file.starts_with(ORIGIN).then(|| file.iter().position(|byte| *byte == b'\n')).flatten();
-    end.map_or((None, file.clone()), |end| (Some(file.slice(ORIGIN.len()..end)), file.slice(end + 1..)))
-}
-
-/// An answer that memory may keep for the rest of its time.
-pub(super) fn fresh(bytes: Bytes, rest: Duration, request: &Arc<Request>) -> Answer {
-    Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now() + rest)))
 }

@@ -4,12 +4,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::cache::{Answer, Cache, not_found, outcome_of};
+use super::answer::{Answer, not_found};
+use super::cache::Cache;
 use super::labels::Outcome;
 use super::memory::Hot;
 use super::verify::missing;
@@ -22,24 +23,24 @@ impl Cache {
     pub(super) async fn answer_sumdb(self: &Arc<Self>, request: &Arc<Request>, rest: &str) -> (Answer, Outcome) {
         let chain = self.live.chain();
         let Some((name, asked)) = chain.sumdb_name().and_then(|name| Some((name, sumdb::parse(name, rest)?))) else {
-            return (Answer::Error(not_found("this cache does not relay that checksum database\n")), Outcome::NotFound);
+            return Answer::error(not_found("this cache does not relay that checksum database\n"));
         };
-        let uncached = |bytes| Answer::Hot(Arc::new(Hot::mutable(bytes, request, Instant::now())));
+        let uncached = |bytes| Answer::fresh(bytes, Duration::ZERO, request);
         let verify = self.live.verify();
         match (&asked, verify.database()) {
             (SumdbPath::Supported, _) => (uncached(Bytes::new()), Outcome::Hit),
             (SumdbPath::Latest, _) => match chain.fetch_sumdb("latest").await {
                 Ok(bytes) => (uncached(bytes), Outcome::Miss),
-                Err(error) => failed(error),
+                Err(error) => Answer::error(error),
             },
             // A look-up would name the module to the database, and so to the world.
-            (SumdbPath::Lookup(module, _), _) if verify.is_private(module) => (Answer::Error(FetchError::PrivateLookUp), Outcome::Error),
+            (SumdbPath::Lookup(module, _), _) if verify.is_private(module) => Answer::error(FetchError::PrivateLookUp),
             (_, Some(database)) => {
                 let (relayed, outcome) = relay(database, &chain, &asked).await;
                 match relayed {
                     Ok((bytes, true)) => (Answer::Hot(Arc::new(Hot::immutable(bytes, request, &database.file(&asked)))), outcome),
                     Ok((bytes, false)) => (uncached(bytes), outcome),
-                    Err(error) => failed(error),
+                    Err(error) => Answer::error(error),
                 }
             }
             (_, None) => self.answer_immutable(request, self.store.sumdb_dir(name).join(asked.escaped()), &|| ()).await,
@@ -75,9 +76,4 @@ async fn relay(database: &Database, chain: &Arc<Chain>, asked: &SumdbPath) -> (R
     });
     let outcome = if upstream_was_asked.into_inner() { Outcome::Miss } else { Outcome::Hit };
     (relayed, outcome)
-}
-
-fn failed(error: FetchError) -> (Answer, Outcome) {
-    let outcome = outcome_of(&error);
-    (Answer::Error(error), outcome)
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::header::{AGE, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::answer::Answer;
 use super::body::Body;
-use super::cache::Answer;
 use super::labels::Endpoint;
 use crate::source::FetchError;
 

@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::{AccessLog, Line};
+use super::answer::Answer;
 use super::body::Body;
-use super::cache::{Answer, Cache};
+use super::cache::Cache;
 use super::connection::{Answering, Connection};
 use super::labels::{Counters, Endpoint, Outcome};
 use super::look_ahead::{LookAhead, Trail};

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::{AskError, Seen, Survey};
 use crate::api::{CredentialState, CredentialStatus};
 use crate::config::WhenUnavailable;
-use crate::operator::conditions::Verdict;
 use crate::operator::validate::Validated;
+use crate::operator::verdict::Verdict;
 use crate::report::{ProxyReport, StorageTrouble, sentence};
 
 /// Addresses change often, and the pods follow within seconds: no condition flickers for that.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 
-use crate::operator::conditions::Verdict;
+use crate::operator::verdict::Verdict;
 
 /// What is still lacking. `was_complete`: in this generation of the spec they were all there before, so that what is missing now was
 /// lost and is made anew, which is no roll-out. `why`: what is known of pods that do not start.
