@@ -36,16 +36,32 @@ impl VersionInfo {
     }
 }
 
-/// Whether this is a time as a go command reads it, RFC 3339 to the letter. Some of these, with more digits or at the end of the year
-/// 9999, can't be reckoned with here.
+/// Whether this is RFC 3339 to the letter and without leap seconds, all of which every go command reads; it reads a little more, such as
+/// one digit for the hour. Some of these, with more digits or at the end of the year 9999, can't be reckoned with here.
 fn is_time(text: &str) -> bool {
     let Some((date, rest)) = text.split_at_checked("2024-01-01T00:00:00".len()) else { return false };
     let zone = rest.strip_prefix('.').map(after_digits).filter(|zone| zone.len() + 1 < rest.len()).unwrap_or(rest);
-    let is_offset = || match zone.as_bytes() {
-        [b'+' | b'-', hours @ .., b':', _, _] if hours.len() == 2 => zone[1..].parse::<jiff::civil::Time>().is_ok(),
-        _ => false,
-    };
-    date.as_bytes().get(10) == Some(&b'T') && date.parse::<jiff::civil::DateTime>().is_ok() && (zone == "Z" || is_offset())
+    let [date, time] = [date.get(.."2024-01-01".len()), date.get("2024-01-01T".len()..)];
+    let is_day = date.is_some_and(|date| has_form(date, "dddd-dd-dd") && date.parse::<jiff::civil::Date>().is_ok());
+    let is_time = time.is_some_and(|time| has_form(time, "dd:dd:dd") && is_clock(time) && number(time, 6) < 60);
+    let is_offset = || zone.strip_prefix(['+', '-']).is_some_and(|offset| has_form(offset, "dd:dd") && is_clock(offset));
+    is_day && is_time && text.as_bytes().get("2024-01-01".len()) == Some(&b'T') && (zone == "Z" || is_offset())
+}
+
+/// Whether the text is as the form, in which a `d` is a digit.
+fn has_form(text: &str, form: &str) -> bool {
+    let is_as = |(c, form): (u8, u8)| if form == b'd' { c.is_ascii_digit() } else { c == form };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(is_as)
+}
+
+/// Whether the hours and minutes at the beginning are some that a day has.
+fn is_clock(text: &str) -> bool {
+    number(text, 0) < 24 && number(text, 3) < 60
+}
+
+/// The two digits from there on.
+fn number(text: &str, at: usize) -> u32 {
+    text.get(at..at + 2).and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
 }
 
 fn after_digits(text: &str) -> &str {
@@ -73,15 +89,17 @@ impl<'de> Visitor<'de> for Fields {
             if name.eq_ignore_ascii_case("Version") {
                 version = fields.next_value::<Option<String>>()?.or(version);
             } else if name.eq_ignore_ascii_case("Time") {
-                time = fields.next_value::<Option<String>>()?.or(time);
+                // Go doesn't read escapes in a time, and neither does a borrowed string.
+                let next = fields.next_value::<Option<&str>>()?;
+                if let Some(wrong) = next.filter(|time| !is_time(time)) {
+                    return Err(Error::custom(format_args!("the Time {wrong:?} is none such as 2024-01-01T00:00:00Z")));
+                }
+                time = next.map(str::to_owned).or(time);
             } else {
                 fields.next_value::<IgnoredAny>()?;
             }
         }
         let version = version.ok_or_else(|| Error::missing_field("Version"))?;
-        if let Some(time) = time.as_ref().filter(|time| !is_time(time)) {
-            return Err(Error::custom(format_args!("the Time {time:?} is none such as 2024-01-01T00:00:00Z")));
-        }
         Ok(VersionInfo { version, time })
     }
 }
@@ -124,6 +142,9 @@ mod tests {
             "2024-01-01 00:00:00Z",
             "2024-01-01T00:00:00",
             "2024-01-01T00:00:00z",
+            "2024-01-01T24:00:00Z",
+            "2024-06-30T23:59:60Z",
+            "2024-01-01T00:00Z",
             "2024-01-01T00:00:00,5Z",
             "2024-01-01T00:00:00.Z",
             "2024-01-01T00:00:00+25:00",
@@ -131,6 +152,9 @@ mod tests {
         ] {
             let error = VersionInfo::parse(format!(r#"{{"Version":"v1.0.0","Time":"{time}"}}"#).as_bytes()).unwrap_err().to_string();
             assert!(error.contains(&format!("the Time {time:?}")), "{error}");
+        }
+        for times in [r#""Time":"yesterday","Time":"2024-01-01T00:00:00Z""#, r#""Time":"2024-01-01T00:00:0\u0030Z""#] {
+            assert!(VersionInfo::parse(format!(r#"{{"Version":"v1.0.0",{times}}}"#).as_bytes()).is_err(), "{times}");
         }
     }
 }

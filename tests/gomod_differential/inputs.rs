@@ -67,6 +67,7 @@ pub(crate) struct Real {
     pub(crate) names: Vec<(String, String)>,
     pub(crate) go_mods: Vec<Vec<u8>>,
     pub(crate) go_sums: Vec<Vec<u8>>,
+    pub(crate) infos: Vec<String>,
 }
 
 pub(crate) static REAL: LazyLock<Real> = LazyLock::new(|| {
@@ -74,7 +75,7 @@ pub(crate) static REAL: LazyLock<Real> = LazyLock::new(|| {
     ask_go(&[]);
     let root = Command::new("go").args(["env", "GOMODCACHE"]).output().unwrap();
     let root = PathBuf::from(String::from_utf8(root.stdout).unwrap().trim());
-    let mut real = Real { names: Vec::new(), go_mods: Vec::new(), go_sums: Vec::new() };
+    let mut real = Real { names: Vec::new(), go_mods: Vec::new(), go_sums: Vec::new(), infos: Vec::new() };
     let download = root.join("cache/download");
     visit(&download, &mut |file| {
         let relative = file.strip_prefix(&download).unwrap().to_str().unwrap();
@@ -83,6 +84,9 @@ pub(crate) static REAL: LazyLock<Real> = LazyLock::new(|| {
         {
             real.names.push((path.to_owned(), version.to_owned()));
             real.go_mods.push(std::fs::read(file).unwrap());
+        }
+        if relative.ends_with(".info") {
+            real.infos.push(std::fs::read_to_string(file).unwrap());
         }
     });
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

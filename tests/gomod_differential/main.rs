@@ -11,15 +11,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gomodcache::gomod::semver::{self, Semver};
 use gomodcache::gomod::{
-    GoMod, ModulePath, PseudoVersion, SummedFile, Version, check_path_major, compare_go_versions, parse_go_sum, split_path_version,
-    synthesized_go_mod,
+    GoMod, ModulePath, PseudoVersion, SummedFile, Version, VersionInfo, check_path_major, compare_go_versions, parse_go_sum,
+    split_path_version, synthesized_go_mod,
 };
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use examples::{GO_MOD_PIECES, GO_MODS, PATH_PIECES, PATHS, VERSION_PIECES, VERSIONS};
+use examples::{GO_MOD_PIECES, GO_MODS, INFO_PIECES, INFOS, PATH_PIECES, PATHS, VERSION_PIECES, VERSIONS};
 use inputs::{Changer, REAL, real_paths, real_versions};
 use oracle::{agree, ask_go};
+
+const NANOS: i128 = 1_000_000_000;
+/// Go's `time.Time{}`, the beginning of the year 1, in nanoseconds of the Unix epoch: for Go it is no time.
+const ZERO_TIME: i128 = -62_135_596_800 * NANOS;
 
 #[test]
 fn versions_are_what_go_takes_them_for() {
@@ -207,6 +211,21 @@ fn go_sum_files_say_what_go_reads_in_them() {
         (json!({"op": "gosum", "file": STANDARD.encode(&text)}), ours)
     });
     agree(cases.collect(), 1_000, |go| go.get("sums").is_some());
+}
+
+#[test]
+fn info_files_say_what_go_reads_in_them() {
+    let own = INFOS.iter().cycle().take(INFOS.len().max(REAL.infos.len())).map(|text| (*text).to_owned());
+    let mut texts = Changer::new(own.chain(REAL.infos.iter().cloned()), INFO_PIECES).texts(20_000);
+    texts.extend(REAL.infos.iter().cloned());
+    let cases = texts.into_iter().map(|text| {
+        let info = VersionInfo::parse(text.as_bytes()).ok().filter(|info| !info.version.is_empty());
+        let time = info.as_ref().and_then(VersionInfo::timestamp).map(|time| time.as_nanosecond());
+        let time = time.filter(|time| *time != ZERO_TIME).map(|time| json!([time.div_euclid(NANOS) as i64, time.rem_euclid(NANOS) as i64]));
+        let ours = json!({"version": info.map(|info| info.version), "time": time});
+        (json!({"op": "info", "file": STANDARD.encode(text)}), ours)
+    });
+    agree(cases.collect(), 3_000, |go| go["version"].is_string());
 }
 
 #[test]

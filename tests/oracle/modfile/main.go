@@ -11,7 +11,9 @@ import (
 	"fmt"
 	goversion "go/version"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/mod/modfile"
@@ -70,6 +72,8 @@ func reply(q question) any {
 		return goMod(q.File)
 	case "gosum":
 		return goSum(q.File)
+	case "info":
+		return info(q.File)
 	case "printable":
 		return printable()
 	}
@@ -103,6 +107,35 @@ func version(v string) answer {
 		"base":       orNull(module.PseudoVersionBase(v)),
 		"escaped":    orNull(module.EscapeVersion(v)),
 	}
+}
+
+var rfc3339 = regexp.MustCompile(`^"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"$`)
+
+// strictTime is a time in RFC 3339 to the letter: time.Time takes one digit for the hour, a comma, and an offset of 24 hours too.
+type strictTime struct{ time.Time }
+
+func (t *strictTime) UnmarshalJSON(text []byte) error {
+	if string(text) != "null" && !rfc3339.Match(text) {
+		return errors.New("no RFC 3339")
+	}
+	return t.Time.UnmarshalJSON(text)
+}
+
+// info is what the oldest go command that is supported reads of an .info file: Origin came later. A time that has more digits or is
+// later than ours may be is as good as none.
+func info(file []byte) answer {
+	var read struct {
+		Version string
+		Time    strictTime
+	}
+	if err := json.Unmarshal(file, &read); err != nil || read.Version == "" {
+		return answer{"version": nil, "time": nil}
+	}
+	var seconds any
+	if latest := time.Date(9999, 12, 30, 22, 0, 0, 0, time.UTC); !read.Time.IsZero() && read.Time.Before(latest) {
+		seconds = []int64{read.Time.Unix(), int64(read.Time.Nanosecond())}
+	}
+	return answer{"version": read.Version, "time": seconds}
 }
 
 func path(p string) answer {
