@@ -90,6 +90,14 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address that could not be used.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A fault of the machine.
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// No way to the API server.

@@ -1,9 +1,11 @@
-//! The proxy as a process of its own, for tests that kill it, trace it, or watch what it takes.
+//! The program as a process of its own, for tests that kill it, trace it, or watch what it takes.
 #![allow(dead_code, clippy::unwrap_used, reason = "a test, of which each takes what it needs")]
 
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -35,24 +37,30 @@ pub(crate) fn proxy(cache: &Path) -> Command {
 /// Starts a proxy with its log in a new file, and waits until it serves. Blocks.
 pub(crate) fn serve(mut command: Command, log: &Path) -> Serving {
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let (process, said) = start(command, log);
+    let address = |of: &str| said.as_ref().map_or_else(String::new, |said| said[of].as_str().unwrap().to_owned());
+    Serving { process, modules: address("modules"), admin: address("admin") }
+}
+
+/// Starts a process with its log in a new file, and waits until that says where it serves, or nothing if the process ended before.
+/// Blocks.
+pub(crate) fn start(mut command: Command, log: &Path) -> (Running, Option<Value>) {
     let mut process = Running(command.stderr(std::fs::File::create(log).unwrap()).spawn().unwrap());
     let until = Instant::now() + PATIENCE;
     loop {
-        if let Some((modules, admin)) = addresses(log) {
-            return Serving { process, modules, admin };
+        let has_ended = process.0.try_wait().unwrap().is_some();
+        let text = std::fs::read_to_string(log).unwrap();
+        let said = serving(&text);
+        if said.is_some() || has_ended {
+            return (process, said);
         }
-        if process.0.try_wait().unwrap().is_some() {
-            return Serving { process, modules: String::new(), admin: String::new() };
-        }
-        assert!(Instant::now() < until, "the proxy does not serve: {}", std::fs::read_to_string(log).unwrap());
+        assert!(Instant::now() < until, "the process does not serve: {text}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// What the log says of them, as soon as it does.
-pub(crate) fn addresses(log: &Path) -> Option<(String, String)> {
-    let log = std::fs::read_to_string(log).ok()?;
+/// What a log says of where its process serves, as soon as it does.
+pub(crate) fn serving(log: &str) -> Option<Value> {
     let line = log.lines().find(|line| line.contains("\"message\":\"serving\""))?;
-    let said: serde_json::Value = serde_json::from_str(line).ok()?;
-    Some((said.get("modules")?.as_str()?.to_owned(), said.get("admin")?.as_str()?.to_owned()))
+    serde_json::from_str(line).ok()
 }

@@ -3,36 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::prometheus::{Prometheus, free_address};
+use crate::prometheus::Prometheus;
 use crate::tools::of_the_project;
-use crate::{apply, cache, cluster, load, namespace};
+use crate::{apply, cache, cluster, common, load, namespace};
 
 /// An operator under the tests' own account.
-struct Operator(Child);
-
-impl Operator {
-    fn start(namespace: &str, admin: &str) -> Self {
-        let process = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["operator", "--admin-listen", admin, "--proxy-image", "gomodcache:dev"])
-            .args(["--goproxy", "https://203.0.113.7/go", "--gosumdb", "off"])
-            .env("POD_NAMESPACE", namespace)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(process)
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
+fn operator(namespace: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gomodcache"));
+    command
+        .args(["operator", "--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev"])
+        .args(["--goproxy", "https://203.0.113.7/go", "--gosumdb", "off"])
+        .env("POD_NAMESPACE", namespace);
+    command
 }
 
 /// A query with what Grafana puts into it.
@@ -67,8 +54,9 @@ async fn every_query_of_the_dashboard_and_every_rule_finds_something_of_caches_a
     let seconds: u32 = std::env::var("DASHBOARD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let data = std::env::var_os("DASHBOARD_DATA").map(PathBuf::from);
     let own = namespace(&client, "dashboard").await;
-    let admin = free_address();
-    let _operator = Operator::start(&own, &admin);
+    let folder = tempfile::tempdir().unwrap();
+    let (_operator, serving) = common::start(operator(&own), &folder.path().join("log"));
+    let admin = serving.unwrap()["admin"].as_str().unwrap().to_owned();
     // Little enough to be full when the load ends.
     let caches = load::caches(u64::from(seconds.clamp(8, 96)) << 19).await;
     let [build, nightly] = [&caches.build, &caches.nightly].map(|stage| stage.admin().trim_start_matches("http://").to_owned());

@@ -1,6 +1,5 @@
 //! A Prometheus of our own, which scrapes as the prometheus-operator would make it, and evaluates the rules.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -18,11 +17,6 @@ pub(crate) struct Prometheus {
 /// What is scraped: the address, the namespace, and the cache (or nothing for the operator).
 pub(crate) type Target<'a> = (&'a str, &'a str, Option<&'a str>);
 
-/// An address on loopback that nobody uses now.
-pub(crate) fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
 impl Prometheus {
     /// Every second, with the relabelings of the chart's PodMonitors. `data`: where to leave what was scraped.
     pub(crate) async fn start(targets: &[Target<'_>], data: Option<PathBuf>) -> Self {
@@ -35,18 +29,26 @@ impl Prometheus {
         });
         let file = folder.path().join("prometheus.yaml");
         std::fs::write(&file, config.to_string()).unwrap();
-        let address = free_address();
         let log = folder.path().join("log");
         let process = Command::new(home().join("bin/prometheus"))
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", data.unwrap_or_else(|| folder.path().join("data")).display()))
-            .arg(format!("--web.listen-address={address}"))
+            .arg("--web.listen-address=127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(log).unwrap())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let prometheus = Self { process, url: format!("http://{address}"), _folder: folder };
+        let mut prometheus = Self { process, url: String::new(), _folder: folder };
+        eventually("Prometheus listens", async || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            let address = log.lines().find_map(|line| line.split_once(r#"msg="Listening on" address="#)).map(|(_, address)| address);
+            address.is_some_and(|address| {
+                prometheus.url = format!("http://{address}");
+                true
+            })
+        })
+        .await;
         eventually("Prometheus is ready", async || {
             client().get(format!("{}/-/ready", prometheus.url)).send().await.is_ok_and(|answer| answer.status().is_success())
         })

@@ -9,6 +9,9 @@
     missing_docs
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod access;
 mod account;
 mod admission;

@@ -1,8 +1,9 @@
 //! Operator processes besides the one that all tests share.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use super::common::serving;
 
 /// The upstreams of an operator under test.
 pub(crate) const UPSTREAMS: [&str; 4] = ["--goproxy", "https://modules.corp.example/go,direct", "--gosumdb", "sum.corp.example"];
@@ -25,8 +26,9 @@ pub(crate) struct NewOperator {
 /// One that runs; it is killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
-    admin: String,
     log: String,
+    /// Where its own log begins, in bytes.
+    begin: usize,
 }
 
 impl NewOperator {
@@ -66,11 +68,11 @@ impl NewOperator {
 
     /// Starts it as this pod, which stands in its lease and in the user agent of its requests.
     pub(crate) fn start(&self, pod: &str) -> Process {
-        // Free now; the operator takes it a moment later.
-        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let log = format!("{}/operator-{pod}-{}.log", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let begin = usize::try_from(file.metadata().unwrap().len()).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_gomodcache"))
-            .args(["operator", "--admin-listen", &admin, "--name-server", &self.name_server])
+            .args(["operator", "--admin-listen", "127.0.0.1:0", "--name-server", &self.name_server])
             .args(UPSTREAMS)
             .args(&self.arguments)
             .env("GOMODCACHE_PROXY_IMAGE", "gomodcache:dev")
@@ -80,10 +82,10 @@ impl NewOperator {
             .envs(self.lease)
             .envs(self.longest_period.map(|period| ("GOMODCACHE_LONGEST_PERIOD", period)))
             .stdout(Stdio::null())
-            .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap())
+            .stderr(file)
             .spawn()
             .expect("the operator starts");
-        Process { child, admin, log }
+        Process { child, log, begin }
     }
 }
 
@@ -112,7 +114,8 @@ impl Process {
 
     /// Status and body of an admin endpoint; nothing while it does not answer.
     pub(crate) async fn admin(&self, path: &str) -> Option<(u16, String)> {
-        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.ok()?;
+        let said = serving(self.log().get(self.begin..)?)?;
+        let answer = reqwest::get(format!("http://{}{path}", said["admin"].as_str()?)).await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gomodcache::config::{CONFIG_VERSION, Fallback, LookAhead, Policy, ProxyConfig, Resolution, Timeouts};
 use reqwest::header::HeaderMap;
 
-use crate::common::addresses;
+use crate::common::serving;
 use crate::upstream::Upstream;
 
 /// Long enough for a busy machine.
@@ -320,10 +320,10 @@ async fn spawn(folder: &Path, cache: &Path, goproxy: Option<&str>, args: &[&str]
     let process = process.spawn().unwrap();
     let mut found = None;
     eventually("the proxy's addresses in its log", async || {
-        found = addresses(&folder.join("log"));
+        found = serving(&std::fs::read_to_string(folder.join("log")).unwrap());
         found.is_some()
     })
     .await;
-    let (modules, admin) = found.unwrap();
-    (process, format!("http://{modules}"), format!("http://{admin}"))
+    let url = |of: &str| format!("http://{}", found.as_ref().unwrap()[of].as_str().unwrap());
+    (process, url("modules"), url("admin"))
 }
