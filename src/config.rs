@@ -311,22 +311,23 @@ impl ProxyConfig {
     }
 }
 
-/// The same text without what stands before the `@` of a URL. A line is cut too far rather than too short: what does not parse has its
-/// password anywhere, and of a URL's slashes none need be there.
+/// The same text without what stands before the `@` of a URL. It is cut too far rather than too short: what does not parse has its
+/// password anywhere, maybe some lines before the `@`, and of a URL's slashes none need be there.
 fn without_userinfo(text: &str) -> String {
-    let mut lines = text.split('\n').enumerate().map(|(i, line)| {
-        // Quotes of JSON and YAML may spell it otherwise.
-        let Some(end) = ["@", "\\x40", "\\u0040", "\\U00000040"].iter().filter_map(|at| line.rfind(at)).max() else {
-            return line.to_owned();
-        };
+    // Quotes of JSON and YAML may spell it otherwise.
+    let at = |line: &str| ["@", "\\x40", "\\u0040", "\\U00000040"].iter().filter_map(|at| line.rfind(at)).max();
+    let cut = |line: &str, is_own: bool| {
+        let Some(end) = at(line) else { return line.to_owned() };
         let first = |marks: &[&str]| marks.iter().filter_map(|mark| Some(line[..end].find(mark)? + mark.len())).min();
         let (quotes, value) = (["\"", "'", "`"], [": "]);
-        // The first line is the parser's own, who quotes; the others are the file's, where a password may hold quotes.
-        let start = if i == 0 { first(&quotes).or_else(|| first(&value)) } else { first(&[&quotes[..], &value].concat()) };
+        let start = if is_own { first(&quotes).or_else(|| first(&value)) } else { first(&[&quotes[..], &value].concat()) };
         format!("{}***{}", &line[..start.unwrap_or_default()], &line[end..])
-    });
-    let first = lines.next().unwrap_or_default();
-    lines.fold(first, |text, line| text + "\n" + &line)
+    };
+    // The first line is the parser's own, who quotes; the others are the file's, where a password may hold quotes.
+    let (own, file) = text.split_once('\n').unwrap_or((text, ""));
+    let lines: Vec<&str> = file.lines().collect();
+    let last = lines.iter().rposition(|line| at(line).is_some()).unwrap_or_default();
+    lines.iter().skip(last).fold(cut(own, true), |text, line| text + "\n" + &cut(line, false))
 }
 
 #[cfg(test)]

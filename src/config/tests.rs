@@ -40,6 +40,8 @@ fn a_password_in_a_url_that_cannot_be_read_is_not_echoed_either() {
         url(r#""https://u:hunter2\x40modules.example:99999""#),
         r#"{"version":1,"upstreams":[{"url":"https:\/\/u:hunter2\u0040modules.example:99999"}]}"#.to_owned(),
         "version: 1\nupstreams: [{url:\t'https:/u:hunter2@modules.example:99999'}]\n".to_owned(),
+        url("https://u:hunter2\n    word@modules.example:99999"),
+        url("\"https://u:hunter2\n    'word@modules.example:99999\""),
     ];
     for text in texts {
         let error = ProxyConfig::parse(&text).unwrap_err().to_string();
