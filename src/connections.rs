@@ -42,20 +42,27 @@ pub(crate) struct Waits {
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// An address that could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}: {source}")]
+pub struct ListenError {
+    /// The address.
+    address: SocketAddr,
+    /// The cause.
+    source: io::Error,
+}
+
 /// Listens. `0.0.0.0` is every address of the machine, as in Go, those of IPv6 too: a pod's own may be one.
-///
-/// # Errors
-/// The address can't be used.
-pub(crate) async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
         match of_both_families(address.port()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => return Err(ListenError { address, source }),
             // The kernel may do without IPv6.
             Err(error) => tracing::debug!(%error, "listening on IPv4 alone"),
             Ok(listener) => return Ok(listener),
         }
     }
-    TcpListener::bind(address).await
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
 }
 
 fn of_both_families(port: u16) -> io::Result<TcpListener> {

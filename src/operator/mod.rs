@@ -52,6 +52,7 @@ use view::View;
 
 use crate::api::{GoModuleCache, GoModuleCacheStatus};
 use crate::config::Versions;
+use crate::connections::ListenError;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -90,13 +91,8 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address that could not be used.
-    #[error("can't listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A fault of the machine.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -36,8 +36,7 @@ pub(super) async fn run(settings: Settings, shutdown: CancellationToken) -> Resu
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let health = Health::default();
-    let address = settings.admin_listen;
-    let listener = listen(address).await.map_err(|source| Error::Listen { address, source })?;
+    let listener = listen(settings.admin_listen).await?;
     tracing::info!(admin = %listener.local_addr()?, "serving");
     let admin = tokio::spawn(serve_admin(listener, registry, health.clone(), axum::Router::new(), shutdown.clone()));
 

@@ -49,7 +49,7 @@ use look_ahead::LookAhead;
 use memory::Memory;
 
 use crate::config::{self, ConfigError, Versions};
-use crate::connections::listen;
+use crate::connections::{ListenError, listen};
 use crate::source::EnvironmentError;
 use crate::store::Store;
 use crate::telemetry::{Health, Metrics, serve_admin};
@@ -81,13 +81,8 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address that could not be used.
-    #[error("can't listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The cache's folder can't be used.
     #[error("can't use the cache folder {}: {source}", path.display())]
     Store {
@@ -134,7 +129,6 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     };
     let live = Arc::new(Live::load(&settings, lasting.clone()).await?);
     breakers::register(&metrics.registry, &live)?;
-    let listen = async |address| listen(address).await.map_err(|source| Error::Listen { address, source });
     let (modules, admin) = (listen(settings.listen).await?, listen(settings.admin_listen).await?);
     tracing::info!(
         modules = %modules.local_addr()?, admin = %admin.local_addr()?, cache = %settings.cache_dir.display(), "serving"
