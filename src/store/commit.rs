@@ -106,6 +106,8 @@ impl Backlog {
 
 impl Committer {
     pub(super) fn start(tmp: PathBuf, usage: Arc<Usage>, trouble: Arc<Trouble>) -> io::Result<Self> {
+        // A kernel tells each open file once what could not be written since: one that is opened later may not hear of it.
+        let volume = File::open(&tmp)?;
         let (queue, commits) = mpsc::sync_channel(QUEUE);
         let backlog = watch::Sender::new(Backlog::default());
         let (account, waiting) = (Arc::clone(&usage), backlog.clone());
@@ -117,7 +119,7 @@ impl Committer {
                 let mut answers = Answers::new(&trouble);
                 if !batch.is_empty() {
                     match account.reserve(room_of(&batch)) {
-                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &account, &mut answers)),
+                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &volume, &account, &mut answers)),
                         Err(error) => batch.into_iter().for_each(|commit| answers.tell(commit.asker(), Err(copy(&error)))),
                     }
                 }
@@ -284,7 +286,7 @@ impl Temp {
 }
 
 /// Returns the room that was booked and is free again: what took another's place, or could not be written.
-fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage, answers: &mut Answers<'_>) -> Room {
+fn commit(batch: Vec<Commit>, tmp: &Path, volume: &File, usage: &Usage, answers: &mut Answers<'_>) -> Room {
     let mut surplus = Room::default();
     let mut staged = Vec::with_capacity(batch.len());
     for commit in batch {
@@ -299,7 +301,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage, answers: &mut Answers<'
         }
     }
     let files = || staged.iter().flat_map(|(files, ..)| files);
-    let synced = sync(files().map(|f| f.temp.path()), tmp);
+    let synced = sync(files().map(|f| f.temp.path()), volume);
     let (mut lock, mut folders) = (Lock::new(tmp), BTreeSet::new());
     let mut results = Vec::with_capacity(staged.len());
     for (files, first, room, asker) in staged {
@@ -318,7 +320,7 @@ fn commit(batch: Vec<Commit>, tmp: &Path, usage: &Usage, answers: &mut Answers<'
     }
     // The objects are visible and whole; a lost folder entry is a lost second, not a torn file.
     // One that another process has emptied since is gone.
-    if let Err(error) = sync(folders.iter().map(PathBuf::as_path).filter(|folder| folder.exists()), tmp) {
+    if let Err(error) = sync(folders.iter().map(PathBuf::as_path).filter(|folder| folder.exists()), volume) {
         tracing::warn!(%error, "can't sync the cache's folders");
     }
     for (asker, result) in results {
@@ -346,10 +348,10 @@ fn write(bytes: &[u8], tmp: &Path) -> io::Result<TempPath> {
     Ok(path)
 }
 
-fn sync<'a>(paths: impl Iterator<Item = &'a Path>, tmp: &Path) -> io::Result<()> {
+fn sync<'a>(paths: impl Iterator<Item = &'a Path>, volume: &File) -> io::Result<()> {
     let paths: Vec<&Path> = paths.collect();
     if paths.len() > MANY {
-        return Ok(rustix::fs::syncfs(File::open(tmp)?)?);
+        return Ok(rustix::fs::syncfs(volume)?);
     }
     paths.into_iter().try_for_each(|path| File::open(path)?.sync_all())
 }

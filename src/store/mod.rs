@@ -298,7 +298,7 @@ fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// The tagged versions that have an `.info` file in a folder `@v`, in their order.
+/// The tagged versions that have an `.info` file in a folder `@v`, in their order. One that a power cut left empty is none.
 #[must_use]
 pub fn versions_in(folder: &Path) -> Vec<String> {
     let mut versions: Vec<String> = fs::read_dir(folder)
@@ -308,7 +308,8 @@ pub fn versions_in(folder: &Path) -> Vec<String> {
         .filter_map(|entry| {
             let name = entry.file_name();
             let version = Version::from_escaped(name.to_str()?.strip_suffix(".info")?).ok()?;
-            (version.is_canonical() && !version.is_pseudo()).then(|| version.as_str().to_owned())
+            let is_listed = version.is_canonical() && !version.is_pseudo() && entry.metadata().is_ok_and(|file| file.len() > 0);
+            is_listed.then(|| version.as_str().to_owned())
         })
         .collect();
     versions.sort_by(|a, b| compare_for_list(a, b));

@@ -2,6 +2,7 @@
 //! database that tells different clients different things. It is remembered on the volume, where other processes may
 //! remember theirs: it only ever becomes a newer one.
 
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -36,7 +37,8 @@ impl Head {
         let weigh = |note: &Bytes, (): &()| u32::try_from(note.len()).unwrap_or(u32::MAX);
         let believed = moka::sync::Cache::builder().weigher(weigh).max_capacity(BELIEVED_BYTES).build();
         let head = Self { verifier, store, file, newest: Mutex::default(), turn: tokio::sync::Mutex::default(), believed };
-        head.know(head.kept(head.store.read_state(&head.file)));
+        // One that can't be read now is read again before another one is believed.
+        head.know(head.kept(head.store.read_state(&head.file)).ok().flatten());
         head
     }
 
@@ -66,7 +68,7 @@ impl Head {
         let tree = tree(&self.verifier, note)?;
         let mut known = self.known();
         if known.is_none_or(|known| known.size < tree.size)
-            && let Some(kept) = self.kept(self.read().await)
+            && let Some(kept) = self.kept(self.read().await)?
         {
             // Another process may have seen more since: what it knows comes before what is new.
             known = Some(self.newer(known, kept, tiles, ask).await?);
@@ -101,24 +103,26 @@ impl Head {
         Ok(newer)
     }
 
-    async fn read(&self) -> std::io::Result<Option<(Bytes, SystemTime)>> {
+    async fn read(&self) -> io::Result<Option<(Bytes, SystemTime)>> {
         let (store, file) = (self.store.clone(), self.file.clone());
         tokio::task::spawn_blocking(move || store.read_state(&file)).await?
     }
 
-    /// What was read of the volume. The folder is this key's alone, so a note in it that this key did not sign was damaged.
-    fn kept(&self, read: std::io::Result<Option<(Bytes, SystemTime)>>) -> Option<Tree> {
-        let error = match read {
-            Ok(None) => return None,
+    /// What was read of the volume. The folder is this key's alone, so a note in it that this key did not sign was damaged, and tells
+    /// nothing any more. One that can't be read now may tell that the next tree is a fork.
+    pub(super) fn kept(&self, read: io::Result<Option<(Bytes, SystemTime)>>) -> Result<Option<Tree>, Missing> {
+        let (database, file) = (self.verifier.name(), self.file.display());
+        let damage = match read {
+            Ok(None) => return Ok(None),
             Ok(Some((note, _))) => match tree(&self.verifier, &note) {
-                Ok(tree) => return Some(tree),
+                Ok(tree) => return Ok(Some(tree)),
                 Err(error) => error.to_string(),
             },
-            Err(error) => error.to_string(),
+            Err(error) if matches!(error.kind(), ErrorKind::FileTooLarge | ErrorKind::InvalidData) => error.to_string(),
+            Err(error) => return Err(Missing::Unavailable(format!("its newest tree can't be read from {file}: {error}"))),
         };
-        let (database, file) = (self.verifier.name(), self.file.display());
-        tracing::error!(database, %file, error, "can't read which tree was the newest: another one could pass for it now");
-        None
+        tracing::error!(database, %file, damage, "the newest tree is damaged here: another one could pass for it now");
+        Ok(None)
     }
 
     /// Two processes may come here at once, so what stands there is looked at once more when its place is taken.

@@ -242,6 +242,19 @@ async fn a_link_in_the_place_of_what_is_kept_leads_nowhere() {
     assert!(got.is_err(), "{got:?}");
 }
 
+/// It may tell that the next tree is a fork.
+#[tokio::test]
+async fn a_newest_tree_that_cannot_be_read_now_is_not_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::new(1, 90);
+    drop(left_behind(folder.path(), &fake).await);
+    let database = start(folder.path(), &fake);
+    let kept = |error: std::io::Error| database.head.kept(Err(error));
+    let refused = kept(std::io::Error::from_raw_os_error(5)).unwrap_err();
+    assert!(matches!(&refused, Missing::Unavailable(why) if why.contains("latest") && why.contains("os error 5")), "{refused}");
+    assert_eq!(kept(std::io::ErrorKind::FileTooLarge.into()), Ok(None), "such a note was damaged");
+}
+
 #[tokio::test]
 async fn a_tree_that_another_process_has_seen_is_seen() {
     let folder = tempfile::tempdir().unwrap();

@@ -48,16 +48,28 @@ pub(super) fn place(temp: &Path, to: &Path, folder: &Path) -> io::Result<Room> {
 
 /// The same, unless what has it may stay: then it returns nothing.
 pub(super) fn place_unless(temp: &Path, to: &Path, folder: &Path, may_stay: &MayStay, lock: &mut Lock) -> io::Result<Option<Room>> {
-    let stays = || read_at_most(to, MAX_STATE).is_ok_and(|there| may_stay(&there));
+    let stays = || stays(read_at_most(to, MAX_STATE), may_stay);
     if place_new(temp, to, folder) {
         return Ok(Some(Room::default()));
     }
     // Most of what there is stays for ever, and needs no lock.
-    if stays() {
+    if stays()? {
         return Ok(None);
     }
     let _lock = lock.take()?;
-    if stays() { Ok(None) } else { place(temp, to, folder).map(Some) }
+    if stays()? { Ok(None) } else { place(temp, to, folder).map(Some) }
+}
+
+/// Whether what was read may stay.
+///
+/// # Errors
+/// It can't be read now, and may be what must stay.
+fn stays(there: io::Result<Vec<u8>>, may_stay: &MayStay) -> io::Result<bool> {
+    match there {
+        Ok(there) => Ok(may_stay(&there)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives a file its name if nothing has it: of several processes that do so at once only one does, without any lock. `false`: something
@@ -110,6 +122,16 @@ mod tests {
             assert_eq!(fs::read_to_string(&to).unwrap(), placed[0].to_str().unwrap());
             assert_eq!(temps.iter().filter(|temp| temp.exists()).count(), temps.len() - 1, "the others are where they were");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_replaced() {
+        let is_good: MayStay = Box::new(|there| there == b"good");
+        assert!(stays(Ok(b"good".to_vec()), &is_good).unwrap());
+        assert!(!stays(Ok(b"bad".to_vec()), &is_good).unwrap());
+        assert!(!stays(Err(io::ErrorKind::NotFound.into()), &is_good).unwrap());
+        assert!(!stays(Err(io::ErrorKind::InvalidData.into()), &is_good).unwrap(), "it is no file");
+        assert!(stays(Err(Errno::IO.into()), &is_good).is_err());
     }
 
     #[test]
