@@ -58,7 +58,7 @@ fn start(goproxy: &str, cache: &Path, inject: Option<&str>) -> Serving {
 fn get(address: &str, file: &str) -> Option<Vec<u8>> {
     use std::io::Read;
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     write!(stream, "GET /crash.example/m/@v/{file} HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;

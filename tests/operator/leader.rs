@@ -1,6 +1,6 @@
 //! Several operators, of which one works.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -53,9 +53,8 @@ async fn another_takes_over_when_the_leader_is_killed_and_at_once_when_it_gives_
     stage.eventually("the third is ready", async || third.admin("/readyz").await.is_some_and(|(status, _)| status == 200)).await;
     second.signal("TERM");
     second.ended();
-    let released = Instant::now();
+    assert_ne!(stage.leader().await, "pod-second", "the lead was not given back");
     stage.eventually("the third leads", async || stage.leader().await == "pod-third").await;
-    assert!(released.elapsed() < Duration::from_secs(4), "it waited for the lease to run out: {:?}", released.elapsed());
     has_children(&stage, "cedar").await;
     assert_eq!(all_versions(&stage, "acer").await, before, "a change of the leader is no reason to write");
 }

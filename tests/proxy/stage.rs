@@ -78,9 +78,9 @@ pub(crate) fn config(upstreams: &[&Upstream]) -> ProxyConfig {
     }
 }
 
-/// One upstream of a configuration. It may be silent for a second.
+/// One upstream of a configuration. It may be silent for longer than a test is on a busy machine.
 pub(crate) fn entry(url: &str, fallback: Fallback) -> gomodcache::config::Upstream {
-    let second = Duration::from_secs(1);
+    let patience = Duration::from_secs(10);
     gomodcache::config::Upstream {
         url: url.parse().unwrap(),
         fallback,
@@ -88,7 +88,7 @@ pub(crate) fn entry(url: &str, fallback: Fallback) -> gomodcache::config::Upstre
         redirect_hosts: Vec::new(),
         internal: true,
         ca_bundle: None,
-        timeouts: Timeouts { connect: second, head: second, idle: second },
+        timeouts: Timeouts { connect: patience, head: patience, idle: patience },
     }
 }
 
@@ -298,7 +298,14 @@ pub(crate) fn client() -> reqwest::Client {
 fn write_config(folder: &Path, config: &ProxyConfig) {
     let text = config.to_yaml().unwrap();
     assert_eq!(ProxyConfig::parse(&text).unwrap(), *config);
-    std::fs::write(folder.join("config/proxy.yaml"), text).unwrap();
+    put(&folder.join("config/proxy.yaml"), &text);
+}
+
+/// Puts a file in its place as a whole: a proxy may look at any moment, though not at names that begin with a dot.
+pub(crate) fn put(path: &Path, text: &str) {
+    let new = path.with_file_name(format!(".{}", path.file_name().unwrap().display()));
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
 }
 
 async fn spawn(folder: &Path, cache: &Path, goproxy: Option<&str>, args: &[&str]) -> (Child, String, String) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, WhenUnavailable};
+use gomodcache::config::{ChecksumDatabase, ChecksumMode, Fallback, ProxyConfig, Resolution, Timeouts, WhenUnavailable};
 use gomodcache::gomod::{ModulePath, Version, hash_zip};
 
 use crate::stage::{Stage, config, entry};
@@ -94,6 +94,10 @@ async fn play(row: &Row, certificate_of_its_own: &str) -> Vec<String> {
         let next = Upstream::start(play).await;
         config.upstreams[0].fallback = fallback;
         config.upstreams.push(entry(&next.url(), Fallback::OnNotFound));
+    }
+    if row.classes.contains(&"timeout") {
+        let second = Duration::from_secs(1);
+        config.upstreams[0].timeouts = Timeouts { connect: second, head: second, idle: second };
     }
     specialise(&mut config, row.special, certificate_of_its_own);
     let stage = Stage::prepared(&config, |folder| prepare(folder, row)).await;

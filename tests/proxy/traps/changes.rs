@@ -9,7 +9,7 @@ use base64::Engine;
 use gomodcache::config::{PinnedHost, Resolution};
 
 use crate::report::report;
-use crate::stage::{PATIENCE, Stage, config, eventually};
+use crate::stage::{PATIENCE, Stage, config, eventually, put};
 use crate::upstream::{Answer, Asked, Gate, Upstream, honest, zip};
 
 const LONG: usize = 300_000;
@@ -20,8 +20,8 @@ fn header(password: &str) -> String {
 
 fn write_credential(folder: &Path, password: &str, generation: &str) {
     let text = format!(r#"{{"hosts":["127.0.0.1"],"secret":{{"basic":{{"username":"u","password":"{password}"}}}}}}"#);
-    std::fs::write(folder.join("credentials/credential.corp"), text).unwrap();
-    std::fs::write(folder.join("credentials/generation"), generation).unwrap();
+    put(&folder.join("credentials/credential.corp"), &text);
+    put(&folder.join("credentials/generation"), generation);
 }
 
 /// Whether the proxy says that it uses this generation.
@@ -131,7 +131,7 @@ async fn a_credential_that_was_withdrawn_is_sent_no_more() {
     let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
     assert_eq!(stage.tea("v1.0.0.info").await.status, 200);
     std::fs::remove_file(stage.folder().join("credentials/credential.corp")).unwrap();
-    std::fs::write(stage.folder().join("credentials/generation"), "second").unwrap();
+    put(&stage.folder().join("credentials/generation"), "second");
     eventually("the withdrawal", async || uses(&stage, "second").await).await;
     let got = stage.tea("v1.1.0.info").await;
     assert!(got.status == 502 && got.text().contains("the credential corp is missing"), "{got:?}");
@@ -330,10 +330,10 @@ async fn a_malformed_new_credential_or_configuration_keeps_the_old_one_and_count
     config.upstreams[0].credential = Some("corp".to_owned());
     let stage = Stage::prepared(&config, |folder| write_credential(folder, "old", "first")).await;
     let failures = async || stage.metric("gomodcache_config_reload_failures_total", &[]).await;
-    std::fs::write(stage.folder().join("credentials/credential.corp"), "{\"password\": \"hunter2").unwrap();
+    put(&stage.folder().join("credentials/credential.corp"), "{\"password\": \"hunter2");
     eventually("the refusal of the credential", async || failures().await == 1.0).await;
     assert_eq!(stage.tea("v1.0.0.info").await.status, 200);
-    std::fs::write(stage.folder().join("config/proxy.yaml"), "version: 1\nupstream: []\n").unwrap();
+    put(&stage.folder().join("config/proxy.yaml"), "version: 1\nupstream: []\n");
     eventually("the refusal of the configuration", async || failures().await == 2.0).await;
     assert_eq!(stage.tea("v1.1.0.info").await.status, 200);
     assert!(uses(&stage, "first").await);

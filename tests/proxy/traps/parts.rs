@@ -36,7 +36,7 @@ async fn a_zip_that_always_stalls_keeps_nothing_else_from_being_asked_for() {
     })
     .await;
     let mut config = config(&[&upstream]);
-    config.upstreams[0].timeouts = Timeouts { connect: PATIENCE, head: PATIENCE, ..config.upstreams[0].timeouts };
+    config.upstreams[0].timeouts = Timeouts { connect: PATIENCE, head: PATIENCE, idle: std::time::Duration::from_secs(1) };
     let stage = Stage::start(&config).await;
     let asked = (0..6).map(async |i| stage.tea(&format!("v1.{i}.0.zip")).await);
     assert!(futures::future::join_all(asked).await.iter().all(|got| !got.is_complete()));

@@ -101,7 +101,7 @@ fn begin(lease: Option<Value>) -> Scene {
 
 impl Scene {
     async fn leads(&self) {
-        tokio::time::timeout(Duration::from_secs(5), self.leadership.acquired()).await.expect("it leads");
+        tokio::time::timeout(Duration::from_secs(30), self.leadership.acquired()).await.expect("it leads");
     }
 
     fn look<T>(&self, at: impl Fn(&Server) -> T) -> T {
@@ -111,7 +111,7 @@ impl Scene {
     async fn until(&self, claim: &str, is_true: impl Fn(&Server) -> bool) {
         let begun = Instant::now();
         while !self.look(&is_true) {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{claim}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{claim}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -182,11 +182,11 @@ async fn a_request_that_is_never_answered_costs_no_lead() {
 async fn a_holder_that_renews_keeps_its_lease() {
     let lease = |second: u32| {
         let spec =
-            json!({"holderIdentity": "other", "leaseDurationSeconds": 1, "renewTime": format!("2026-01-01T00:00:{second:02}.000000Z")});
+            json!({"holderIdentity": "other", "leaseDurationSeconds": 3, "renewTime": format!("2026-01-01T00:00:{second:02}.000000Z")});
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME, "resourceVersion": second.to_string()}, "spec": spec})
     };
     let scene = begin(Some(lease(0)));
-    for second in 1..9 {
+    for second in 1..13 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         scene.server.lock().unwrap().lease = Some(lease(second));
     }
@@ -204,9 +204,9 @@ async fn where_no_lease_can_be_made_it_is_tried_at_the_usual_pace() {
         (server.lease, server.is_gone) = (None, true);
         server.requests
     };
-    tokio::time::sleep(TIMING.retry * 10).await;
-    let requests = scene.look(|server| server.requests) - before;
-    assert!((4..=24).contains(&requests), "{requests} requests in the time of ten");
+    let begun = Instant::now();
+    scene.until("it is tried", |server| server.requests >= before + 20).await;
+    assert!(begun.elapsed() >= TIMING.retry * 8, "as often as this in {:?}", begun.elapsed());
     assert!(!scene.leadership.holds());
     scene.end().await;
 }
