@@ -1,8 +1,10 @@
-//! A volume that takes its time: while a system call on it lasts, under `strace`, everything that needs no volume goes on.
+//! A volume that takes its time: while a system call on it lasts, under `strace`, everything that needs no volume goes on. And one
+//! that has lost a block.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,8 +61,15 @@ fn start(folder: &Path) -> Serving {
 /// Lets a system call last long from now on; `None` where a process may not be traced.
 fn stall(process: &Child, call: &str) -> Option<Running> {
     let inject = format!("inject={call}:delay_enter={}", STALL.as_micros());
+    tampered(process, &["-e", &format!("trace={call}"), "-e", &inject])
+}
+
+/// Changes system calls from now on, until it is dropped; `None` where a process may not be traced.
+fn tampered(process: &Child, how: &[&str]) -> Option<Running> {
     let strace = Command::new("strace")
-        .args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject, "-p", &process.id().to_string()])
+        .args(["-f", "-qqq", "-o", "/dev/null"])
+        .args(how)
+        .args(["-p", &process.id().to_string()])
         .stderr(Stdio::null())
         .spawn();
     let mut strace = Running(strace.ok()?);
@@ -87,8 +96,7 @@ fn ask(address: &str, path: &str) -> TcpStream {
 /// Whether the rest of an answer ends with these bytes.
 fn gives(mut stream: TcpStream, body: &[u8]) -> bool {
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    answer.ends_with(body)
+    stream.read_to_end(&mut answer).is_ok() && answer.ends_with(body)
 }
 
 /// Says at its end that all is over, also when a claim fails.
@@ -146,6 +154,11 @@ fn least(call: &str) -> Option<Duration> {
     Some(least)
 }
 
+fn left_out() {
+    assert!(std::env::var_os("CI").is_none(), "strace can't trace here, and under CI no test may be left out");
+    eprintln!("not run: strace is not installed, or may not trace");
+}
+
 #[test]
 fn a_call_that_stalls_holds_up_nothing_that_needs_no_volume() {
     let all: Vec<_> = std::thread::scope(|scope| {
@@ -153,10 +166,36 @@ fn a_call_that_stalls_holds_up_nothing_that_needs_no_volume() {
         running.into_iter().map(|(call, least)| (call, least.join().unwrap())).collect()
     });
     if all.iter().any(|(_, latest)| latest.is_none()) {
-        assert!(std::env::var_os("CI").is_none(), "strace can't trace here, and under CI no test may be left out");
-        eprintln!("not run: strace is not installed, or may not trace");
-        return;
+        return left_out();
     }
     let late: Vec<_> = all.iter().filter(|(_, latest)| latest.is_none_or(|latest| latest > BOUND)).collect();
     assert!(late.is_empty(), "/livez was late while a call stalled: {late:?}");
+}
+
+#[test]
+fn a_zip_that_the_disk_can_read_no_more_is_fetched_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = upstreams(folder.path());
+    let Serving { process, modules, .. } = start(folder.path());
+    assert!(gives(ask(&modules, ZIP), &whole));
+    let zip = folder.path().join(format!("cache{ZIP}"));
+    let inode = || std::fs::metadata(&zip).ok().map(|file| file.ino());
+    eventually("the zip is kept", || inode().is_some());
+    let damaged = inode();
+    let calls = "preadv2,pread64";
+    let how = ["-P", zip.to_str().unwrap(), "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:error=EIO")];
+    let Some(strace) = tampered(&process.0, &how) else { return left_out() };
+    assert!(!gives(ask(&modules, ZIP), &whole), "a client is told that the file breaks off");
+    drop(strace);
+    assert!(gives(ask(&modules, ZIP), &whole));
+    eventually("another file in its place", || inode() != damaged);
+    assert!(std::fs::read(zip).unwrap() == whole);
+}
+
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < until, "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

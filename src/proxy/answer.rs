@@ -1,6 +1,5 @@
 //! What a client gets, before it is on the wire.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +11,14 @@ use super::labels::Outcome;
 use super::memory::Hot;
 use crate::gomod::Request;
 use crate::source::FetchError;
-use crate::store::{Growing, Object};
+use crate::store::{Growing, Large, Object};
 
 /// What a client gets.
 pub(super) enum Answer {
     /// From memory.
     Hot(Arc<Hot>),
-    /// A file of the store, and its length.
-    File(File, u64),
+    /// A file of the store.
+    File(Large),
     /// A zip that is being downloaded, as far as it may be shown.
     Growing(Arc<Growing>),
     /// An answer that is too old, and its age.
@@ -36,7 +35,7 @@ impl Answer {
 
     pub(super) fn from_disk(object: Object, request: &Arc<Request>, file: &Path) -> Self {
         match object {
-            Object::Large(file, length) => Self::File(file, length),
+            Object::Large(file) => Self::File(file),
             Object::Small(bytes) => Self::Hot(Arc::new(Hot::immutable(bytes, request, file))),
         }
     }

@@ -15,7 +15,7 @@ use rustix::io::ReadWriteFlags;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::store::{Growing, Progress};
+use crate::store::{Fate, Growing, Large, Progress};
 
 /// Files are read in pieces of this size: longer ones are sent no faster, and every slow client holds one.
 const PIECE: usize = 64 << 10;
@@ -38,6 +38,8 @@ pub(super) struct FileBody {
     offset: u64,
     end: u64,
     pending: Option<JoinHandle<io::Result<Bytes>>>,
+    /// Of an object; a download under way has its own.
+    fate: Option<Fate>,
 }
 
 /// What is left of a download, as far as it may be shown.
@@ -51,12 +53,12 @@ pub(super) struct GrowingBody {
 }
 
 impl Body {
-    pub(super) fn file(file: File, length: u64) -> Self {
-        Self::File(FileBody { file: Arc::new(file), offset: 0, end: length, pending: None })
+    pub(super) fn file(Large { file, length, fate }: Large) -> Self {
+        Self::File(FileBody { file: Arc::new(file), offset: 0, end: length, pending: None, fate: Some(fate) })
     }
 
     pub(super) fn growing(growing: Arc<Growing>, length: Option<u64>) -> Self {
-        let file = FileBody { file: growing.file(), offset: 0, end: 0, pending: None };
+        let file = FileBody { file: growing.file(), offset: 0, end: 0, pending: None, fate: None };
         let progress = Some(growing.watch());
         Self::Growing(Box::new(GrowingBody { growing, length, file, progress, change: None }))
     }
@@ -114,6 +116,9 @@ impl FileBody {
                 }
             },
         };
+        if let (Err(error), Some(fate)) = (&read, &self.fate) {
+            fate.broke_off(error);
+        }
         Poll::Ready(Some(read.inspect(|bytes| self.offset += bytes.len() as u64)))
     }
 }

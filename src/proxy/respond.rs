@@ -21,7 +21,7 @@ const NO_VERDICT: &str =
 pub(super) fn respond(endpoint: Endpoint, answer: Answer) -> (Response<Body>, u64) {
     match answer {
         Answer::Hot(hot) => good(endpoint, hot.body.len() as u64, Body::Full(hot.body.clone())),
-        Answer::File(file, length) => good(endpoint, length, Body::file(file, length)),
+        Answer::File(file) => good(endpoint, file.length, Body::file(file)),
         Answer::Growing(growing) => {
             let progress = growing.progress();
             match progress.length.or((progress.end == Some(true)).then_some(progress.written)) {

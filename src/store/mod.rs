@@ -11,6 +11,7 @@ mod open;
 mod quarantined;
 mod reader;
 mod scrub;
+mod suspects;
 mod temporary;
 mod tiles;
 mod trouble;
@@ -30,6 +31,7 @@ pub use commit::First;
 pub use eviction::USE_INTERVAL;
 pub use growing::{Growing, HELD_BACK, Progress};
 pub use scrub::{Finding, Observer, Report, Scrub};
+pub use suspects::{Fate, Large};
 pub use tiles::kept_tile;
 
 use crate::budget::Budget;
@@ -39,6 +41,7 @@ use crate::report::StorageTrouble;
 use crate::telemetry::Metrics;
 use commit::{Commit, Committer, Content};
 use open::Root;
+use suspects::Suspects;
 use temporary::new_temp;
 use trouble::Trouble;
 use usage::Usage;
@@ -57,6 +60,7 @@ pub struct Store {
     /// For zips that the volume has no room for.
     memory: Arc<Budget>,
     trouble: Arc<Trouble>,
+    suspects: Arc<Suspects>,
     /// Keeps other processes from removing our temporary files.
     _in_use: Arc<Option<File>>,
     metrics: Arc<Metrics>,
@@ -67,8 +71,8 @@ pub struct Store {
 pub enum Object {
     /// Read whole.
     Small(Bytes),
-    /// Longer than was to be read at once: open, with its length.
-    Large(File, u64),
+    /// Longer than was to be read at once.
+    Large(Large),
 }
 
 impl Store {
@@ -100,6 +104,7 @@ impl Store {
             committer,
             memory: Budget::new(growing::MAX_MEMORY),
             trouble,
+            suspects: Arc::default(),
             _in_use: Arc::new(in_use),
             metrics: Arc::clone(metrics),
         })
@@ -146,12 +151,15 @@ impl Store {
     ///
     /// # Errors
     /// The disk's; an object that is not there is `None`, and so is an empty one: no object is, but a power cut leaves such files in a
-    /// module cache that a go command filled.
+    /// module cache that a go command filled. One that broke off when it was read last is not there either, once.
     pub fn read(&self, path: &Path, small: u64) -> io::Result<Option<Object>> {
         let Some((mut file, length)) = self.root.file(path)?.filter(|(_, length)| *length > 0) else { return Ok(None) };
+        if self.suspects.take(path) {
+            return Ok(None);
+        }
         note_use(&file);
         if length > small {
-            return Ok(Some(Object::Large(file, length)));
+            return Ok(Some(Object::Large(Large { file, length, fate: Fate::new(path, &self.suspects) })));
         }
         Ok(Some(Object::Small(whole(&mut file, length)?)))
     }

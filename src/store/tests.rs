@@ -57,7 +57,7 @@ async fn small_objects_are_read_whole_and_long_ones_are_opened() {
     let store = open(folder.path());
     store.commit_bytes(Bytes::from_static(b"12345"), None, folder.path().join("x")).await.unwrap();
     assert!(matches!(store.read(&folder.path().join("x"), 5), Ok(Some(Object::Small(bytes))) if bytes == "12345"));
-    assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(_, 5)))));
+    assert!(matches!(store.read(&folder.path().join("x"), 4), Ok(Some(Object::Large(Large { length: 5, .. })))));
     assert!(matches!(store.read(&folder.path().join("x/y"), 4), Ok(None)));
     fs::write(folder.path().join("empty"), "").unwrap();
     for absent in ["z", "empty"] {
