@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use super::Growing;
 use super::ledger::Room;
 use super::trouble::Trouble;
-use super::usage::Usage;
+use super::usage::{Lacking, Usage};
 use answers::{Answers, Asker};
 pub use first::First;
 use place::{Lock, place, place_unless};
@@ -118,8 +118,12 @@ impl Committer {
                 let (batch, others) = on_volume(batch);
                 let mut answers = Answers::new(&trouble);
                 if !batch.is_empty() {
-                    match account.reserve(room_of(&batch)) {
-                        Ok(booking) => account.settle(booking, commit(batch, &tmp, &volume, &account, &mut answers)),
+                    let folders = Lacking::above(batch.iter().map(|commit| commit.to.as_path()));
+                    match account.reserve_with(room_of(&batch), &folders) {
+                        Ok(booking) => {
+                            let surplus = commit(batch, &tmp, &volume, &account, &mut answers);
+                            account.settle_with(booking, surplus, &folders);
+                        }
                         Err(error) => batch.into_iter().for_each(|commit| answers.tell(commit.asker(), Err(copy(&error)))),
                     }
                 }
@@ -145,7 +149,7 @@ impl Committer {
 
     /// Waits until the disk has caught up: what was downloaded and is not committed takes room beyond the limit, and memory.
     pub(super) async fn caught_up(&self) {
-        let most = self.usage.most_at_once() * 2;
+        let most = self.usage.most_at_once().bytes * 2;
         let mut backlog = self.backlog.subscribe();
         let is_done = |backlog: &Backlog| backlog.bytes <= most && backlog.commits <= BEHIND;
         let now = *backlog.borrow();
@@ -233,15 +237,15 @@ fn give_way() {
     }
 }
 
-/// What arrives within `group` of each other, for no longer than `longest`. `most` is in bytes; the last of a batch may be beyond it.
-fn next_batch(commits: &mpsc::Receiver<Commit>, most: u64, group: Duration, longest: Duration) -> Option<Vec<Commit>> {
+/// What arrives within `group` of each other, for no longer than `longest`. The last of a batch may be beyond `most`.
+fn next_batch(commits: &mpsc::Receiver<Commit>, most: Room, group: Duration, longest: Duration) -> Option<Vec<Commit>> {
     let mut batch = vec![commits.recv().ok()?];
-    let mut bytes: u64 = batch.iter().map(Commit::size).sum();
+    let mut room = room_of(&batch);
     let until = Instant::now() + longest;
-    while batch.len() < MAX_GROUP && bytes < most {
+    while batch.len() < MAX_GROUP && room.bytes < most.bytes && room.objects < most.objects {
         match commits.recv_timeout(until.saturating_duration_since(Instant::now()).min(group)) {
             Ok(commit) => {
-                bytes += commit.size();
+                room = room.plus(commit.room());
                 batch.push(commit);
             }
             Err(_) => break,

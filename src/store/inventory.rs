@@ -2,6 +2,8 @@
 //! `eviction.rs`.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +31,31 @@ pub(super) struct Stock {
     pub(super) kept: Room,
     /// The room of all there is.
     pub(super) found: Room,
+    pub(super) walked: Walked,
+}
+
+/// What a walk came by beside the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// What the folders take, in bytes: some file systems give each a block, which for small modules is more than the files have.
+    pub(super) folders: u64,
+    /// Nothing was left out: what can't be read now may hold much.
+    pub(super) is_whole: bool,
+}
+
+impl Default for Walked {
+    fn default() -> Self {
+        Self { folders: 0, is_whole: true }
+    }
+}
+
+impl Walked {
+    fn failed(&mut self, error: &io::Error) {
+        // Evicted meanwhile; or a disk's own `lost+found`, which is nobody's to read.
+        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) {
+            self.is_whole = false;
+        }
+    }
 }
 
 /// What becomes of a file when room is needed.
@@ -61,27 +88,39 @@ impl Inventory {
     }
 
     /// Every regular file but the temporary ones, as long as `visit` says to go on.
-    pub(super) fn walk(&self, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) {
+    pub(super) fn walk(&self, visit: &mut dyn FnMut(PathBuf, &fs::Metadata) -> bool) -> Walked {
+        let mut walked = Walked::default();
         let mut folders = vec![self.root.clone()];
         let tmp = self.root.join(STATE_DIR).join("tmp");
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let Ok(metadata) = entry.metadata() else { continue };
-                if metadata.is_file() {
-                    if !visit(entry.path(), &metadata) {
-                        return;
+            let entries = fs::read_dir(&folder).inspect_err(|error| walked.failed(error));
+            for entry in entries.into_iter().flatten() {
+                let (path, metadata) = match entry.and_then(|entry| Ok((entry.path(), entry.metadata()?))) {
+                    Ok(found) => found,
+                    Err(error) => {
+                        walked.failed(&error);
+                        continue;
                     }
-                } else if metadata.is_dir() && entry.path() != tmp {
-                    folders.push(entry.path());
+                };
+                if metadata.is_file() {
+                    if !visit(path, &metadata) {
+                        return walked;
+                    }
+                } else if metadata.is_dir() {
+                    walked.folders += taken(&metadata);
+                    if path != tmp {
+                        folders.push(path);
+                    }
                 }
             }
         }
+        walked
     }
 
     /// The objects of a class, and how much there is beside them.
     pub(super) fn objects(&self, wanted: Class) -> Stock {
         let mut stock = Stock::default();
-        self.walk(&mut |path, metadata| {
+        stock.walked = self.walk(&mut |path, metadata| {
             let room = Room::of(metadata.len());
             stock.found = stock.found.plus(room);
             match self.class(&path) {
@@ -121,15 +160,24 @@ impl Inventory {
         escaped.and_then(|(module, _)| ModulePath::from_escaped(module).ok()).is_some_and(|module| private.matches(module.as_str()))
     }
 
-    /// Removes the folders that a file was the last in. A commit makes them again.
-    pub(super) fn remove_empty_folders(&self, file: &Path) {
+    /// Removes the folders that a file was the last in. A commit makes them again. Returns the bytes that they took.
+    pub(super) fn remove_empty_folders(&self, file: &Path) -> u64 {
+        let mut freed = 0;
         for folder in file.ancestors().skip(1).take_while(|folder| *folder != self.root) {
+            let taken = fs::symlink_metadata(folder).map_or(0, |folder| taken(&folder));
             // The first that is not empty ends it.
             if fs::remove_dir(folder).is_err() {
                 break;
             }
+            freed += taken;
         }
+        freed
     }
+}
+
+/// What a folder takes, in bytes.
+pub(super) fn taken(folder: &fs::Metadata) -> u64 {
+    folder.blocks() * 512
 }
 
 pub(super) fn is_hash(path: &Path) -> bool {

@@ -44,6 +44,10 @@ impl Room {
         Self { bytes: self.bytes.saturating_add(other.bytes), objects: self.objects.saturating_add(other.objects) }
     }
 
+    pub(super) fn or_more(self, other: Self) -> Self {
+        Self { bytes: self.bytes.max(other.bytes), objects: self.objects.max(other.objects) }
+    }
+
     pub(super) fn minus(self, other: Self) -> Self {
         Self { bytes: self.bytes.saturating_sub(other.bytes), objects: self.objects.saturating_sub(other.objects) }
     }

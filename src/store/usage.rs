@@ -2,6 +2,7 @@
 //! `inventory.rs`, and what of it goes first in `eviction.rs`; what all processes with this volume hold together is counted in
 //! `ledger.rs`.
 
+mod folders;
 mod room;
 
 use std::fs::{self, File};
@@ -18,6 +19,8 @@ use super::ledger::{Figures, Ledger, Room};
 use super::volume::Volume;
 use crate::gomod::Patterns;
 use crate::telemetry::Metrics;
+use folders::Folders;
+pub(super) use folders::Lacking;
 
 /// Eviction goes on until this share of the limit is left.
 const LOW_WATERMARK: f64 = 0.9;
@@ -26,7 +29,7 @@ const BELIEVED_FOR: Duration = Duration::from_secs(60);
 /// How often the volume is counted again if much was written while it was counted.
 const SCANS: u32 = 3;
 /// No limit lets the cache have more of its file system than this share: the rest is for what is being downloaded, and for what is
-/// not counted.
+/// not counted. What the folders take is beside it.
 const OF_VOLUME: f64 = 0.95;
 
 /// The account of one cache folder.
@@ -37,6 +40,9 @@ pub(super) struct Usage {
     allowed: AtomicU64,
     /// Bytes that the volume leaves to the cache; `u64::MAX` if it does not say. It may grow.
     volume: AtomicU64,
+    folders: Folders,
+    /// Files that the volume may have; `u64::MAX` if it does not say.
+    files: AtomicU64,
     ledger: Ledger,
     ghosts: Mutex<Ghosts>,
     /// What must be kept, and when that was added up.
@@ -71,6 +77,8 @@ impl Usage {
             inventory: Inventory::new(root),
             allowed: AtomicU64::new(0),
             volume: AtomicU64::new(0),
+            folders: Folders::default(),
+            files: AtomicU64::new(u64::MAX),
             ledger,
             ghosts: Mutex::default(),
             kept: Mutex::default(),
@@ -99,7 +107,10 @@ impl Usage {
     fn look_at_volume(&self) -> Option<Volume> {
         let volume = Volume::of(self.inventory.root());
         let size = volume.as_ref().and_then(Volume::size);
-        self.volume.store(size.map_or(u64::MAX, |size| share(size, OF_VOLUME)), Ordering::Relaxed);
+        let left = |size| share(size, OF_VOLUME).saturating_sub(self.folders.bytes());
+        self.volume.store(size.map_or(u64::MAX, left), Ordering::Relaxed);
+        let files = volume.as_ref().map(|volume| volume.files().0).filter(|files| *files > 0);
+        self.files.store(files.unwrap_or(u64::MAX), Ordering::Relaxed);
         self.publish_limit();
         volume
     }
@@ -114,9 +125,10 @@ impl Usage {
         self.inventory.set_private(modules);
     }
 
-    /// How many bytes are made visible in one step: a small part of the limit.
-    pub(super) fn most_at_once(&self) -> u64 {
-        (self.limit() / 16).clamp(1 << 20, 256 << 20)
+    /// How much is made visible in one step: a small part of what there may be.
+    pub(super) fn most_at_once(&self) -> Room {
+        let bytes = (self.limit() / 16).clamp(1 << 20, 256 << 20);
+        Room { bytes, objects: (self.files.load(Ordering::Relaxed) / 16).max(1) }
     }
 
     /// Whether an object would not fit though everything else went.
@@ -168,12 +180,18 @@ impl Usage {
     }
 
     fn found(&self) -> Option<Room> {
-        let mut found = Room::default();
-        self.inventory.walk(&mut |_, metadata| {
+        let (mut found, known, since) = (Room::default(), self.ledger.last().room, self.folders.begin_count());
+        let walked = self.inventory.walk(&mut |_, metadata| {
             found = found.plus(Room::of(metadata.len()));
             !self.stopping.load(Ordering::Relaxed)
         });
-        (!self.stopping.load(Ordering::Relaxed)).then_some(found)
+        if self.stopping.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.folders.counted(walked, since);
+        self.look_at_volume();
+        // What could not be read is there all the same.
+        Some(if walked.is_whole { found } else { found.or_more(known) })
     }
 
     /// Ends a count that is under way, without a result.
@@ -187,6 +205,20 @@ impl Usage {
     /// There is none, like on a full disk: nothing is booked.
     pub(super) fn reserve(&self, incoming: Room) -> io::Result<Booking> {
         self.reserve_by(incoming, &|path| fs::remove_file(path), false)
+    }
+
+    /// The same for files whose folders are made with them.
+    ///
+    /// # Errors
+    /// As [`Usage::reserve`].
+    pub(super) fn reserve_with(&self, incoming: Room, folders: &Lacking) -> io::Result<Booking> {
+        self.reserve(incoming.plus(folders.room()))
+    }
+
+    /// To be told when they are visible, as [`Usage::settle`] is: what folders take is in no figure, and is not left to files.
+    pub(super) fn settle_with(&self, booking: Booking, surplus: Room, folders: &Lacking) {
+        self.folders.made(folders);
+        self.settle(booking, surplus.plus(folders.room()));
     }
 
     /// Evicts as much as would have let something in that did not fit the volume, so that the next one does. What is the cache's own

@@ -34,7 +34,7 @@ fn what_keeps_coming_is_one_batch_until_it_pauses_or_the_first_has_waited_long_e
             }
             queue
         });
-        let batch = next_batch(&commits, u64::MAX, group, longest).unwrap().len();
+        let batch = next_batch(&commits, Room { bytes: u64::MAX, objects: u64::MAX }, group, longest).unwrap().len();
         drop(commits);
         drop(sender.join().unwrap());
         batch
@@ -44,6 +44,15 @@ fn what_keeps_coming_is_one_batch_until_it_pauses_or_the_first_has_waited_long_e
     let first = batch(40, SECOND / 20, SECOND * 60, SECOND / 2);
     assert!((2..40).contains(&first), "{first}: so does the time that the first may wait");
     assert_eq!(batch(MAX_GROUP + 1, Duration::ZERO, SECOND, SECOND), MAX_GROUP);
+}
+
+#[test]
+fn a_batch_is_no_more_than_a_part_of_what_a_volume_has() {
+    for (most, expected) in [(Room { bytes: u64::MAX, objects: 3 }, 3), (Room { bytes: 2 * 4096, objects: u64::MAX }, 2)] {
+        let (queue, commits) = mpsc::sync_channel(5);
+        (0..5).for_each(|_| queue.send(a_commit()).unwrap());
+        assert_eq!(next_batch(&commits, most, Duration::ZERO, Duration::from_secs(60)).unwrap().len(), expected, "{most:?}");
+    }
 }
 
 #[test]

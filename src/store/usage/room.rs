@@ -96,10 +96,12 @@ impl Usage {
 
     /// Finds the objects of a class. A figure that is far from what was found on the way is put right: by a count of its own, since
     /// what another process has booked and not made visible was not found.
-    fn take_stock(&self, class: Class, booking: &mut Booking) -> Stock {
+    pub(super) fn take_stock(&self, class: Class, booking: &mut Booking) -> Stock {
+        let since = self.folders.begin_count();
         let stock = self.inventory.objects(class);
+        self.folders.counted(stock.walked, since);
         let found = stock.found.plus(booking.room).bytes;
-        if self.ledger.change(|figures| figures.room.bytes).0.abs_diff(found) > share(self.limit(), DRIFT) {
+        if stock.walked.is_whole && self.ledger.change(|figures| figures.room.bytes).0.abs_diff(found) > share(self.limit(), DRIFT) {
             self.count_beside(booking, || self.found());
         }
         stock
@@ -140,7 +142,7 @@ impl Usage {
             if class != Class::Small && remove(&hash_file).is_ok() {
                 room = room.plus(Room::of(1));
             }
-            self.inventory.remove_empty_folders(&object.path);
+            self.folders.removed(self.inventory.remove_empty_folders(&object.path));
             self.metrics.evictions.inc();
             self.metrics.evicted_bytes.inc_by(room.bytes);
             self.metrics.evicted_age.set(to_gauge(object.age()));

@@ -31,10 +31,11 @@ fn write(path: &Path, blocks: u64) {
 
 fn on_disk(root: &Path) -> u64 {
     let mut bytes = 0;
-    Inventory::new(root.to_owned()).walk(&mut |path, metadata| {
+    let walked = Inventory::new(root.to_owned()).walk(&mut |path, metadata| {
         bytes += if path.ends_with("usage") { 0 } else { metadata.len() };
         true
     });
+    assert!(walked.is_whole);
     bytes
 }
 

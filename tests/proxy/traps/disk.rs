@@ -21,17 +21,30 @@ impl Volume {
         Self::mount_with("size=1m")
     }
 
-    /// Only root may mount one; without root there is nothing to test, and it says so.
     fn mount_with(options: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
         let options = format!("mode=755,{options}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "gomodcache-test"]).arg(folder.path()).status();
+        Self::mounted(tempfile::tempdir().unwrap(), &["-t", "tmpfs", "-o", &options, "gomodcache-test"])
+    }
+
+    /// With ext4, where a folder takes a block, of that many blocks of 4 KiB.
+    fn mount_ext4(blocks: u64) -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-b", "4096", "-m", "0", "-O", "^has_journal", "-N", "16384"]).arg(image.path()).arg(blocks.to_string());
+        assert!(mkfs.status().unwrap().success(), "mkfs.ext4");
+        // The mounted file lives as long as it is mounted.
+        Self::mounted(tempfile::tempdir().unwrap(), &["-t", "ext4", "-o", "loop", image.path().to_str().unwrap()])
+    }
+
+    /// Only root may mount one; without root there is nothing to test, and it says so.
+    fn mounted(folder: tempfile::TempDir, what: &[&str]) -> Option<Self> {
+        let mounted = Command::new("mount").args(what).arg(folder.path()).status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
-        assert!(std::env::var_os("CI").is_none(), "under CI the disk tests must run: they need root, to mount a tmpfs");
+        assert!(std::env::var_os("CI").is_none(), "under CI the disk tests must run: they need root, to mount a file system");
         // Past the harness, which hides what a test that passes prints.
-        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: a full disk needs root, to mount a tmpfs\n").unwrap();
+        std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: a full disk needs root, to mount a file system\n").unwrap();
         None
     }
 
@@ -155,6 +168,21 @@ async fn what_someone_copied_onto_the_volume_until_it_was_full_makes_room() {
         stage.has("v1.1.0.zip")
     })
     .await;
+}
+
+#[tokio::test]
+async fn where_folders_take_more_than_files_what_is_new_is_kept_all_the_same() {
+    let Some(volume) = Volume::mount_ext4(6_000) else { return };
+    let upstream = Upstream::start(|_: &Asked| Answer::ok(r#"{"Version":"v1.0.0"}"#)).await;
+    let stage = Stage::on_volume(&config(&[&upstream]), &volume.cache()).await;
+    // Three blocks each, two of them for its folders: one and a half times what the volume has.
+    for i in 0..2_400 {
+        assert_eq!(stage.get(&format!("/corp.example/m{i}/@v/v1.0.0.info")).await.status, 200, "{i}");
+    }
+    stage.kept("corp.example/m2399/@v/v1.0.0.info").await;
+    assert_eq!(stage.metric("gomodcache_uncached_total", &[]).await, 0.0);
+    assert!(stage.metric("gomodcache_evictions_total", &[]).await > 0.0);
+    assert_eq!(report(&stage).await.storage, None);
 }
 
 #[tokio::test]

@@ -126,3 +126,52 @@ fn what_someone_else_removed_is_not_counted_for_ever() {
     // And the account itself.
     assert_eq!(usage.ledger.last().room.bytes, on_disk(folder.path()) + BLOCK);
 }
+
+#[test]
+fn what_could_not_be_read_is_not_taken_for_gone() {
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 100);
+    for module in ["m", "n"] {
+        put(&usage, folder.path(), &format!("a.example/{module}/@v/v1.0.0.zip"), 10);
+    }
+    fs::remove_file(folder.path().join("a.example/n/@v/v1.0.0.zip")).unwrap();
+    // The innermost has a longer path than a kernel takes.
+    let (outermost, long) = (folder.path().join("a.example/deep"), "d".repeat(250));
+    fs::create_dir(&outermost).unwrap();
+    let mut deep = File::open(&outermost).unwrap();
+    for _ in 0..20 {
+        mkdirat(&deep, &long, Mode::RWXU).unwrap();
+        deep = openat(&deep, &long, OFlags::DIRECTORY, Mode::empty()).unwrap().into();
+    }
+    usage.scan();
+    assert_eq!(usage.ledger.last().room.bytes, 20 * BLOCK, "nobody knows what is below");
+    let stock = usage.take_stock(Class::Zip, &mut Booking::default());
+    assert!(!stock.walked.is_whole && stock.objects.len() == 1);
+    assert_eq!(usage.ledger.last().room.bytes, 20 * BLOCK);
+    fs::remove_dir_all(outermost).unwrap();
+    usage.scan();
+    assert_eq!(usage.ledger.last().room.bytes, on_disk(folder.path()) + BLOCK);
+}
+
+#[test]
+fn what_the_folders_take_is_not_left_to_files() {
+    fn folders(folder: &Path) -> u64 {
+        let below = fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_dir());
+        below.map(|entry| std::os::unix::fs::MetadataExt::blocks(&entry.metadata().unwrap()) * 512 + folders(&entry.path())).sum()
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let usage = account(folder.path(), 1);
+    usage.set_limit(None);
+    let before = usage.limit();
+    for i in 0..50 {
+        write(&folder.path().join(format!("a.example/m{i}/@v/v1.0.0.mod")), 1);
+    }
+    usage.scan();
+    assert_eq!(before - usage.limit(), folders(folder.path()));
+    fs::remove_dir_all(folder.path().join("a.example")).unwrap();
+    usage.scan();
+    assert_eq!(before - usage.limit(), folders(folder.path()));
+    usage.set_limit(Some(BLOCK));
+    assert_eq!(usage.limit(), BLOCK, "what was allowed is for files");
+}
