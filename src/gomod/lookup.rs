@@ -82,14 +82,15 @@ impl<'a> Lookup<'a> {
         parse().ok_or(FormatError::Record)
     }
 
-    /// What the record says of a module's version: the `h1:` hashes of the zip and of the go.mod.
+    /// What the record says of a module's version: the `h1:` hashes of the zip and of the go.mod. Hashes of other kinds, which a future
+    /// database may have beside them, are passed over, as a go command does.
     ///
     /// The answer is worth as much as the record: prove it first.
     #[must_use]
     pub fn hashes(&self, module: &str, version: &str) -> (Option<&'a str>, Option<&'a str>) {
         let of = |version: &str| {
             let prefix = format!("{module} {version} ");
-            self.text.lines().find_map(|line| line.strip_prefix(&prefix))
+            self.text.lines().find_map(|line| line.strip_prefix(&prefix).filter(|hash| hash.starts_with("h1:")))
         };
         (of(version), of(&format!("{version}/go.mod")))
     }
@@ -182,6 +183,9 @@ mod tests {
         assert_eq!(lookup.hashes("a.example/b", "v1.0.0"), (Some("h1:zip="), Some("h1:mod=")));
         assert_eq!(lookup.hashes("a.example/b", "v1.0.1"), (None, None));
         assert_eq!(lookup.hashes("example/b", "v1.0.0"), (None, None));
+        let lookup =
+            Lookup::parse(b"12\na.example/b v1.0.0 h9:zip=\na.example/b v1.0.0 h1:zip=\na.example/b v1.0.0/go.mod h9:mod=\n\n").unwrap();
+        assert_eq!(lookup.hashes("a.example/b", "v1.0.0"), (Some("h1:zip="), None));
     }
 
     #[test]
