@@ -5,7 +5,7 @@ SHELL := bash
 
 # auto: the tests make clusters of their own; current: they use the one that KUBECONFIG names; none: no cluster tests.
 CLUSTER ?= auto
-IMAGE   ?= gomodcache:dev
+IMAGE   ?= localhost/gomodcache:dev
 # dev is what the tests use; `make image PROFILE=release` makes the one to ship.
 PROFILE ?= dev
 

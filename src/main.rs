@@ -35,7 +35,7 @@ struct ProxyArgs {
     /// Address of the module endpoints.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Address of /livez, /readyz and /metrics.
+    /// Address of /livez, /readyz, /metrics, /report and /explain/<module>@<version>.
     #[arg(long, default_value = "127.0.0.1:8081")]
     admin_listen: SocketAddr,
     /// Folder of the cache [default: $XDG_CACHE_HOME/gomodcache].
@@ -82,7 +82,7 @@ struct OperatorArgs {
     /// Work in this namespace alone, under a Role and no ClusterRole [default: all namespaces].
     #[arg(long, env = "GOMODCACHE_NAMESPACE")]
     namespace: Option<String>,
-    /// Upstreams of a cache that names none, in GOPROXY's syntax. `direct` is not followed.
+    /// Upstreams of a cache that names none, in GOPROXY's syntax. `direct` is not followed, nor what comes after it.
     #[arg(long, env = "GOPROXY")]
     goproxy: String,
     /// Checksum database of every cache, in GOSUMDB's syntax, or `off`.

@@ -292,7 +292,10 @@ async fn a_right_manifest_is_stored_as_written() {
             "allow": ["*.example", "b.example/m@v0.0.0-20260101000000-0123456789ab"],
         },
         "storage": {"size": "1.5Gi", "accessMode": "ReadWriteMany", "storageClassName": "fast", "deletionPolicy": "Delete", "evictAbovePercent": 80},
-        "network": {"ingress": {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}, {"podSelector": {}}]}},
+        "network": {
+            "ingress": {"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}, {"podSelector": {}}]},
+            "httpProxy": {"url": "http://egress.corp.example:3128", "noProxy": [".corp.example", "10.0.0.0/8", "[2001:db8::1]:443", "*"]},
+        },
         "replicas": 2,
         "image": "registry.example/proxy:1",
         "podTemplate": {"resources": {"limits": {"memory": "1Gi"}}, "nodeSelector": {"disk": "fast"}, "tolerations": [{"operator": "Exists"}]},

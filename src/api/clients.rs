@@ -12,7 +12,9 @@ pub struct Clients {
     /// Where the ConfigMap lies besides this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish_to: Option<PublishTo>,
-    /// Where clients look for what the cache does not give them.
+    /// Where clients look for what the cache does not give them. None: nowhere. DirectOnNotFound: in version control, when the cache says
+    /// that there is no such module or version (GOPROXY=<url>,direct). DirectOnError: there after any error of the cache
+    /// (GOPROXY=<url>|direct).
     #[serde(default)]
     pub fallback: ClientFallback,
 }
@@ -20,8 +22,8 @@ pub struct Clients {
 /// Other namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PublishTo {
-    /// Each must ask for it, by the label gomodcache.io/env-from with the value `<namespace of the cache>.<name of the cache>`;
-    /// its pods may then reach the cache.
+    /// Each must ask for it, by the label gomodcache.io/env-from with the value `<namespace of the cache>.<name of the cache>`,
+    /// which may have 63 characters; its pods may then reach the cache.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
     #[x_kube(validation = Rule::new("self.all(name, name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))").message("publishTo.namespaces holds names of namespaces, without patterns"))]

@@ -57,10 +57,11 @@ pub struct HttpProxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<SecretRef>,
     /// Hosts that are reached without the proxy: a domain and what is below it, .domain for what is below it only, an
-    /// address, or a range of addresses. With :443 behind it, a domain or address is meant for this port only.
+    /// address, a range of addresses, or * for all. With :443 behind it, a domain or address is meant for this port only; an IPv6
+    /// address then has brackets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
-    #[x_kube(validation = Rule::new("self.all(entry, entry.matches('^[A-Za-z0-9.*:_/-]+$'))").message("noProxy holds one host, domain, address or range of addresses an entry, such as .corp.example"))]
+    #[x_kube(validation = Rule::new("self.all(entry, entry.matches('^[A-Za-z0-9.*:_/\\\\[\\\\]-]+$'))").message("noProxy holds one host, domain, address or range of addresses an entry, such as .corp.example"))]
     pub no_proxy: Vec<String>,
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Names a Secret of the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SecretRef {
-    /// Its name; shorter than Kubernetes allows, since it becomes part of a key.
+    /// Its name; shorter than Kubernetes allows, since a credential's becomes part of a key.
     #[schemars(length(min = 1, max = 200), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }

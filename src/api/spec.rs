@@ -14,6 +14,7 @@ use super::network::{Network, Timeouts};
 use super::references::{ConfigMapKeyRef, SecretRef};
 
 /// A caching GOPROXY with a volume, a Service and a closed egress.
+// The schema has no place for what a value means, so each field names its values.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "gomodcache.io",
@@ -21,6 +22,7 @@ use super::references::{ConfigMapKeyRef, SecretRef};
     kind = "GoModuleCache",
     plural = "gomodulecaches",
     shortname = "gmc",
+    doc = "A caching GOPROXY with a volume, a Service and a closed egress.",
     namespaced,
     status = "GoModuleCacheStatus",
     derive = "PartialEq",
@@ -49,7 +51,8 @@ pub struct GoModuleCacheSpec {
     /// What clients may not have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-    /// What is fetched before a client asks for it.
+    /// What is fetched before a client asks for it. All: what a go command certainly asks for next, and go.mod files that it may ask
+    /// for. Certain: no guesses. Disabled: nothing.
     #[serde(default)]
     pub look_ahead: LookAhead,
     /// The volume.
@@ -112,19 +115,20 @@ pub struct Upstream {
     /// `https`, or `http` if internal; never with userinfo.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
-    /// When the next upstream is asked.
+    /// When the next upstream is asked. OnNotFound: after 404 and 410 only, as with a comma in GOPROXY. OnError: after any error, as
+    /// with `|`.
     #[serde(default)]
     pub fallback: Fallback,
     /// A Secret of this namespace that names this host in its annotation gomodcache.io/hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<SecretRef>,
-    /// Hosts to which it may redirect, besides itself.
+    /// Hosts to which it may redirect, besides itself; at port 443.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 253)))]
     // A rule on the list and not a pattern on its items: a pattern's message would echo a URL with its password.
     #[x_kube(validation = Rule::new("self.all(host, host.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'))").message("redirectHosts are host names in lower case, without scheme, port or path"))]
     pub redirect_hosts: Vec<String>,
-    /// Private addresses and plain http are allowed.
+    /// It is asked for private modules, and may have private addresses and plain http.
     #[serde(default)]
     pub internal: bool,
     /// Certificates trusted besides the system's: a key of a ConfigMap of this namespace.
@@ -149,13 +153,13 @@ pub enum Fallback {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateModules {
-    /// A glob in GOPRIVATE's syntax that matches a module path or its first elements, such as git.corp.example/*.
+    /// A glob in GOPRIVATE's syntax, without [classes], that matches a module path or its first elements, such as git.corp.example/*.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._~/*?^-]+$') && !self.startsWith('/') && !self.endsWith('/') && !self.contains('//')").message("pattern must be one glob in GOPRIVATE's syntax, such as git.corp.example/*, without commas, spaces, scheme or slash at either end"))]
     pub pattern: String,
 }
 
-/// What clients may not have. A rule is a glob in GOPRIVATE's syntax, or one and a version: a.example/m@v1.2.3.
+/// What clients may not have. A rule is a glob in GOPRIVATE's syntax, without [classes], or one and a version: a.example/m@v1.2.3.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
@@ -192,10 +196,12 @@ pub enum LookAhead {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChecksumDatabase {
-    /// What the cache does with it.
+    /// What the cache does with it. Verify: nothing is kept that it contradicts, and it is relayed under /sumdb/. Relay: it is relayed,
+    /// and clients verify. Disabled: not at all, and clients get GOSUMDB=off.
     #[serde(default)]
     pub mode: ChecksumMode,
-    /// What becomes of a version for which it can't be asked.
+    /// What becomes of a version for which it can't be asked. Serve: it is served, and kept only when the verdict has come; clients
+    /// check their go.sum themselves. Refuse: 502.
     #[serde(default)]
     pub when_unavailable: WhenUnavailable,
 }
@@ -239,10 +245,12 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// Immutable.
+    /// Immutable. ReadWriteOnce: by one node. ReadWriteOncePod: by one pod; the storage driver must know of it. ReadWriteMany: by many
+    /// nodes, for more than one replica.
     #[serde(default)]
     pub access_mode: AccessMode,
-    /// What becomes of the claim when the cache is deleted.
+    /// What becomes of the claim when the cache is deleted. Retain: it stays, and a cache of the same name takes it up again. Delete: it
+    /// goes too.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// The least useful objects are evicted when the cache would hold more than this part of `size`.

@@ -23,7 +23,7 @@ pub struct GoModuleCacheStatus {
     /// The hosts that the proxy may reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<EgressHost>,
-    /// The Secrets that the upstreams name.
+    /// The Secrets that the upstreams and the HTTP proxy name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
     /// The other namespaces that the spec lists for the clients' environment.
@@ -47,7 +47,7 @@ pub struct Effective {
     /// URLs in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<String>,
-    /// The name of the checksum database, or `off`.
+    /// The name of the checksum database and what the cache does with it, such as `sum.example (Verify)`; or `off`.
     pub checksum_database: String,
     /// The image of the proxy.
     pub image: String,

@@ -32,6 +32,9 @@ pub enum DefaultsError {
     /// An entry of GOPROXY.
     #[error("GOPROXY: entry {0} must be an http or https URL with a host, without user name, password, query or fragment")]
     Goproxy(usize),
+    /// GOPROXY without an upstream.
+    #[error("GOPROXY: names no proxy, and `direct` is not followed; `off` alone means that such a cache is offline")]
+    NoUpstream,
     /// GOSUMDB.
     #[error("GOSUMDB: must be `off`, a name, name+hash+key, or either and an http or https URL without user name")]
     Gosumdb,
@@ -47,14 +50,20 @@ impl Defaults {
         let (redirect_hosts, internal_hosts) = (host_names(redirect_hosts), host_names(internal_hosts));
         let is_internal = |url: &Url| url.scheme() == "http" || host_of(url).is_some_and(|host| internal_hosts.contains(&host));
         let mut upstreams = Vec::new();
+        let mut seen_off = false;
         for (i, part) in goproxy.split_inclusive([',', '|']).enumerate() {
             let fallback = if part.ends_with('|') { Fallback::OnError } else { Fallback::OnNotFound };
             let entry = part.trim_end_matches([',', '|']).trim();
-            // Go treats both as the end of the chain; a cache has no version-control tools and no other way out.
-            if entry.is_empty() || entry == "direct" || entry == "off" {
+            if entry.is_empty() {
                 continue;
             }
-            let url = plain_url(entry).ok_or(DefaultsError::Goproxy(i + 1))?;
+            // A go command asks nobody after either; a cache has no version-control tools and no other way out.
+            seen_off = entry == "off";
+            if seen_off || entry == "direct" {
+                break;
+            }
+            let with_scheme = if entry.contains("://") { entry.to_owned() } else { format!("https://{entry}") };
+            let url = plain_url(&with_scheme).ok_or(DefaultsError::Goproxy(i + 1))?;
             let internal = is_internal(&url);
             upstreams.push(Upstream {
                 url,
@@ -65,6 +74,9 @@ impl Defaults {
                 ca_bundle: None,
                 timeouts: Timeouts::default(),
             });
+        }
+        if upstreams.is_empty() && !seen_off {
+            return Err(DefaultsError::NoUpstream);
         }
         let checksum_database = parse_gosumdb(gosumdb)?.map(|database| {
             let internal = database.url.as_ref().is_some_and(is_internal);
@@ -117,9 +129,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn separators_become_fallbacks_and_direct_is_dropped() {
+    fn separators_become_fallbacks_and_nobody_is_asked_after_direct() {
         let defaults = Defaults::parse(
-            "https://a.example|http://b.example/go,direct",
+            "a.example|http://b.example/go,direct,https://never.example",
             "sum.example+1+k https://c.example",
             &["R.example".into()],
             &[],
@@ -127,6 +139,7 @@ mod tests {
         .unwrap();
         assert_eq!(defaults.upstreams.len(), 2);
         assert_eq!(defaults.upstreams[0].fallback, Fallback::OnError);
+        assert_eq!(defaults.upstreams[0].url.as_str(), "https://a.example/");
         assert!(!defaults.upstreams[0].internal && defaults.upstreams[1].internal);
         assert_eq!(defaults.upstreams[0].redirect_hosts, ["r.example"]);
         let sumdb = defaults.checksum_database.unwrap();
@@ -151,8 +164,19 @@ mod tests {
 
     #[test]
     fn a_password_is_refused_and_not_echoed() {
-        let error = Defaults::parse("https://u:hunter2@a.example", "off", &[], &[]).unwrap_err().to_string();
-        assert!(error.contains("entry 1") && !error.contains("hunter2"));
+        for entry in ["https://u:hunter2@a.example", "u:hunter2@a.example"] {
+            let error = Defaults::parse(entry, "off", &[], &[]).unwrap_err().to_string();
+            assert!(error.contains("entry 1") && !error.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn an_installation_without_an_upstream_says_so_by_off() {
+        let parse = |goproxy: &str| Defaults::parse(goproxy, "off", &[], &[]).map(|defaults| defaults.upstreams.len());
+        for none in ["", ",", "direct", "direct,off", "direct,https://never.example"] {
+            assert_eq!(parse(none), Err(DefaultsError::NoUpstream), "{none}");
+        }
+        assert_eq!([parse("off"), parse("off,https://never.example"), parse("https://a.example,off")], [Ok(0), Ok(0), Ok(1)]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::pace::Pace;
 
 /// No object is asked for more often, but by who is about to write.
 const PERIOD: Duration = Duration::from_secs(5);
-/// How many objects of a kind are asked for: 300 are round in 50 s, and three kinds stay below 20.
+/// How many objects of a kind are asked for: 300 are round in 50 s, and four kinds stay below 25.
 const PER_SECOND: f64 = 6.0;
 /// What nobody has asked about for so long, no cache names any more.
 const FORGOTTEN: Duration = Duration::from_secs(600);

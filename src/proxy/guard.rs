@@ -23,7 +23,7 @@ impl Guard {
 
     /// The refusal, unless the request may be answered.
     pub(super) fn refusal(&self, headers: &HeaderMap) -> Option<Response> {
-        let why = "it names modules and hosts: ask with the bearer token of the key admin-token of the credentials Secret\n";
+        let why = "it names modules and hosts: ask with the bearer token of the key admin-token of the credentials Secret; a proxy run by itself tells it with --admin-listen on loopback\n";
         let may_ask = may_ask(self.live.admin_token().as_deref(), headers, self.on_loopback);
         (!may_ask).then(|| (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], why).into_response())
     }

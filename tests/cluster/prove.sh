@@ -33,23 +33,23 @@ policy() { # NAME SPEC
 "$C" kubectl create namespace "$NS" >/dev/null
 until $K get serviceaccount default >/dev/null 2>&1; do sleep 0.2; done
 $K apply -f - >/dev/null <<'Y'
-{apiVersion: v1, kind: Pod, metadata: {name: client, labels: {app: client}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: "busybox:test"}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: client, labels: {app: client}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: "localhost/busybox:test"}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: other, labels: {app: other}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: "busybox:test"}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: other, labels: {app: other}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: "localhost/busybox:test"}]}}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: server, labels: {app: server}}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: "busybox:test", command: [sh, -c, "mkdir -p /tmp/w; echo pod-ok >/tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"], ports: [{containerPort: 80, name: http}]}]
+  containers: [{name: c, image: "localhost/busybox:test", command: [sh, -c, "mkdir -p /tmp/w; echo pod-ok >/tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"], ports: [{containerPort: 80, name: http}]}]
 ---
 {apiVersion: v1, kind: Service, metadata: {name: server}, spec: {selector: {app: server}, ports: [{port: 8080, targetPort: http}]}}
 ---
 {apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 32Mi}}}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: data}, spec: {terminationGracePeriodSeconds: 0, securityContext: {runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532},
-  containers: [{name: c, image: "busybox:test", volumeMounts: [{name: d, mountPath: /data}]}], volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]}}
+  containers: [{name: c, image: "localhost/busybox:test", volumeMounts: [{name: d, mountPath: /data}]}], volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]}}
 Y
 $K wait --for=condition=Ready pod --all --timeout=60s >/dev/null
 POD=$($K get pod server -o jsonpath='{.status.podIP}'); SVC=$($K get service server -o jsonpath='{.spec.clusterIP}')

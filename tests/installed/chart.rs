@@ -33,8 +33,10 @@ async fn helm_installs_upgrades_and_uninstalls_the_chart_and_the_caches_stay() {
     // The other tests' definition is there already.
     let notes = succeeds(&[&install("install", &own)[..], &["--take-ownership"]].concat());
     assert!(notes.contains("kubectl -n build wait --for=condition=Ready gomodulecache/ci"), "{notes}");
-    let sample = notes.lines().find(|line| line.trim_start().starts_with("{apiVersion")).expect("a manifest in the notes");
-    let mut sample: Value = serde_saphyr::from_str(sample).unwrap();
+    // As a shell reads it.
+    let command = notes.lines().find(|line| line.contains("{apiVersion")).expect("a manifest in the notes");
+    let echoed = Command::new("sh").args(["-c", &command.replace("kubectl apply -f -", "cat")]).output().unwrap();
+    let mut sample: Value = serde_saphyr::from_str(&String::from_utf8(echoed.stdout).unwrap()).unwrap();
     sample["metadata"]["namespace"] = json!(own);
     apply(&client, &sample).await;
 

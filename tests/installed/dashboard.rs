@@ -16,7 +16,7 @@ use crate::{apply, cache, cluster, common, load, namespace};
 fn operator(namespace: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gomodcache"));
     command
-        .args(["operator", "--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev"])
+        .args(["operator", "--admin-listen", "127.0.0.1:0", "--proxy-image", "localhost/gomodcache:dev"])
         .args(["--goproxy", "https://203.0.113.7/go", "--gosumdb", "off"])
         .env("POD_NAMESPACE", namespace);
     command

@@ -48,9 +48,9 @@ fn set_up() -> Stage {
     script("go", &["-C", &go_mod, "mod", "download"]);
     let binary = format!("BINARY={}", env!("CARGO_BIN_EXE_gomodcache"));
     script("env", &[&binary, &path_from_top("deploy/image/build")]);
-    cluster(&["load-image", "gomodcache:dev", &path_from_top("target/image/gomodcache.tar")]);
+    cluster(&["load-image", "localhost/gomodcache:dev", &path_from_top("target/image/gomodcache.tar")]);
     script(&path_from_top("tests/cluster/runner-image"), &[&path_from_top("target/image/go-runner.tar")]);
-    cluster(&["load-image", "go-runner:dev", &path_from_top("target/image/go-runner.tar")]);
+    cluster(&["load-image", "localhost/go-runner:dev", &path_from_top("target/image/go-runner.tar")]);
 
     let upstream = Upstream::start();
     let upstream_address = cluster(&["relay", "add", "upstream.test:80", &format!("127.0.0.1:{}", upstream.port)]);

@@ -13,9 +13,8 @@ const OPERATOR: &str = "deployment/gomodcache-operator";
 
 /// The same image under another name, as another release would have.
 fn release(tag: &str) -> String {
-    let image = format!("gomodcache:{tag}");
-    let full = |image: &str| format!("docker.io/library/{image}");
-    cluster(&["node", "ctr", "-n", "k8s.io", "images", "tag", "--force", &full("gomodcache:dev"), &full(&image)]);
+    let image = format!("localhost/gomodcache:{tag}");
+    cluster(&["node", "ctr", "-n", "k8s.io", "images", "tag", "--force", "localhost/gomodcache:dev", &image]);
     image
 }
 
@@ -104,12 +103,12 @@ fn e2_a_new_image_is_rolled_out_one_by_one_and_stops_at_a_broken_one() {
     eprintln!("{} caches rolled out in {:.0?}", caches.len(), begun.elapsed());
 
     let uids: Vec<String> = caches.iter().map(|cache| pod_uid("build", cache)).collect();
-    change_operator(&["env", OPERATOR, "GOMODCACHE_PROXY_IMAGE=gomodcache:absent", "GOMODCACHE_ROLLOUT_DEADLINE=3s"]);
+    change_operator(&["env", OPERATOR, "GOMODCACHE_PROXY_IMAGE=localhost/gomodcache:absent", "GOMODCACHE_ROLLOUT_DEADLINE=3s"]);
     eventually("it stops at one", || caches.iter().filter(|cache| condition(cache, "RolledOut", "reason") == "RolloutFailed").count() == 1);
     eventually("the others know", || {
         caches.iter().filter(|cache| condition(cache, "RolledOut", "reason") == "RolloutStopped").count() == count
     });
-    assert_eq!(with("gomodcache:absent").len(), 1);
+    assert_eq!(with("localhost/gomodcache:absent").len(), 1);
     let kept = caches.iter().zip(&uids).filter(|(cache, uid)| pod_uid("build", cache) == **uid).count();
     assert_eq!(kept, count, "who waits keeps its pod");
 
@@ -150,7 +149,7 @@ fn e3_an_upstream_with_a_secret_and_a_ca_bundle_of_its_own_joins_without_a_resta
 
 /// An image of this build that speaks these versions of the configuration for its own, as another release would.
 fn release_that_speaks(versions: &str, tag: &str) -> String {
-    let (image, archive) = (format!("gomodcache:{tag}"), path_from_top("target/image/release.tar"));
+    let (image, archive) = (format!("localhost/gomodcache:{tag}"), path_from_top("target/image/release.tar"));
     let speaks = format!("GOMODCACHE_CONFIG_VERSIONS={versions}");
     let binary = format!("{}:/gomodcache:0755", path_from_top("target/image/gomodcache"));
     let certificates = "/etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt";

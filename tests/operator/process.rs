@@ -75,7 +75,7 @@ impl NewOperator {
             .args(["operator", "--admin-listen", "127.0.0.1:0", "--name-server", &self.name_server])
             .args(UPSTREAMS)
             .args(&self.arguments)
-            .env("GOMODCACHE_PROXY_IMAGE", "gomodcache:dev")
+            .env("GOMODCACHE_PROXY_IMAGE", "localhost/gomodcache:dev")
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAMESPACE", &self.namespace)
             .env("POD_NAME", pod)

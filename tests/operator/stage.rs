@@ -100,7 +100,7 @@ async fn start_operator(client: &Client) -> Operator {
     let name_server = super::dns::serve().to_string();
     let process = Command::new("sh")
         .args(["-c", UNTIL_THE_END, "sh", env!("CARGO_BIN_EXE_gomodcache"), "operator"])
-        .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "gomodcache:dev", "--name-server", &name_server])
+        .args(["--admin-listen", "127.0.0.1:0", "--proxy-image", "localhost/gomodcache:dev", "--name-server", &name_server])
         .args(UPSTREAMS)
         .env("ADMIN", std::env::var_os("KUBECONFIG").unwrap())
         .env("KUBECONFIG", &account.kubeconfig)

@@ -12,7 +12,7 @@ const NAMESPACE: &str = "gomodcache-system";
 
 /// What has no default.
 pub(crate) const REQUIRED: [&str; 4] =
-    ["goproxy=https://modules.corp.example/go", "gosumdb=sum.corp.example", "image.repository=gomodcache", "image.tag=dev"];
+    ["goproxy=https://modules.corp.example/go", "gosumdb=sum.corp.example", "image.repository=localhost/gomodcache", "image.tag=dev"];
 
 pub(crate) fn folder() -> String {
     of_the_project("charts/gomodcache-operator").to_str().unwrap().to_owned()

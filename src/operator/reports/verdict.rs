@@ -148,12 +148,14 @@ pub(crate) fn egress(survey: &Survey, cache: &Validated) -> Option<Verdict> {
     survey.reports().any(|(_, report)| report.checksum_database.is_some()).then(|| {
         // Without the proxy's own words: they change with every try.
         let message = format!(
-            "the checksum database {} can't be asked: what it has no verdict on is {}; the proxy's log tells why",
+            "the checksum database {} can't be asked: what it has no verdict on is {}; the proxy's log tells why{}",
             database.name,
             match database.when_unavailable {
                 WhenUnavailable::Serve => "served and not kept",
                 WhenUnavailable::Refuse => "refused",
-            }
+            },
+            // Its own host is open only where it is named.
+            if database.url.is_none() { "; where no upstream relays it, the operator's GOSUMDB must have its URL" } else { "" }
         );
         (false, "ChecksumDatabaseUnavailable", message)
     })

@@ -27,7 +27,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 [grpc]
   address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "$(full_name busybox:test)"
+  sandbox_image = "$(full_name localhost/busybox:test)"
   restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
@@ -37,7 +37,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 Y
   start containerd containerd --config "$S/containerd.toml"
   wait_for 30 containerd in_node ctr version
-  load_image busybox:test /bin/busybox
+  load_image localhost/busybox:test /bin/busybox
 }
 
 kubelet() {
@@ -97,7 +97,7 @@ node() {
   runtime
   kubelet
   network
-  load_image coredns:test "$BIN/coredns"
+  load_image localhost/coredns:test "$BIN/coredns"
   hosts_file
   sed "s|@RUN@|$S|" "$HERE/addons.yaml" | kc apply -f - >/dev/null
   volumes
