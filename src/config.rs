@@ -273,8 +273,9 @@ impl ProxyConfig {
             if url.query().is_some() || url.fragment().is_some() {
                 return Err(invalid("must not have a query or a fragment"));
             }
-            if upstream.timeouts.has_zero() {
-                return Err(ConfigError::Invalid { key: format!("upstreams[{i}].timeouts"), reason: "must be longer than nothing".into() });
+            if !upstream.timeouts.are_usable() {
+                let reason = "each must be longer than nothing, and no longer than 24h".into();
+                return Err(ConfigError::Invalid { key: format!("upstreams[{i}].timeouts"), reason });
             }
         }
         self.private()?;

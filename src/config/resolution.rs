@@ -46,13 +46,14 @@ pub struct PinnedHost {
 
 /// Ranges that no upstream may resolve to unless it is declared internal: they are the cluster's own network, or
 /// the machine's. Documentation ranges are ordinary addresses.
-pub const PRIVATE_RANGES: [&str; 16] = [
+pub const PRIVATE_RANGES: [&str; 19] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
     "169.254.0.0/16",
     "172.16.0.0/12",
+    "192.0.0.0/24",
     "192.168.0.0/16",
     "224.0.0.0/4",
     "240.0.0.0/4",
@@ -60,8 +61,10 @@ pub const PRIVATE_RANGES: [&str; 16] = [
     "::1/128",
     "::ffff:0:0/96",
     "64:ff9b::/96",
+    "64:ff9b:1::/48",
     "fc00::/7",
     "fe80::/10",
+    "fec0::/10",
     "ff00::/8",
 ];
 
@@ -85,7 +88,7 @@ mod tests {
     #[test]
     fn documentation_ranges_are_ordinary_and_private_ones_are_not() {
         assert!(!is_private("203.0.113.10".parse().unwrap()));
-        for address in ["10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fe80::1"] {
+        for address in ["10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fe80::1", "64:ff9b:1::a00:1", "fec0::1", "192.0.0.8"] {
             assert!(is_private(address.parse().unwrap()), "{address}");
         }
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as words;
 use serde::{Deserialize, Serialize};
 
+/// A clock can't say what is far beyond.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// How long an upstream may be silent, each in words such as `10s` or `1m30s`. How long a whole transfer takes has no limit:
 /// a long zip over a slow line is no fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,10 +37,10 @@ impl Timeouts {
         *self == Self::default()
     }
 
-    /// Whether an upstream could never answer in time.
+    /// Whether all are more than nothing, so that an upstream can answer in time, and none is longer than anybody waits.
     #[must_use]
-    pub fn has_zero(&self) -> bool {
-        [self.connect, self.head, self.idle].iter().any(Duration::is_zero)
+    pub fn are_usable(&self) -> bool {
+        [self.connect, self.head, self.idle].iter().all(|timeout| !timeout.is_zero() && *timeout <= LONGEST)
     }
 }
 
@@ -56,6 +59,12 @@ mod tests {
     #[test]
     fn a_public_mirror_may_think_for_58_seconds() {
         assert!(Timeouts::default().head > Duration::from_secs(60));
+    }
+
+    #[test]
+    fn one_is_more_than_nothing_and_no_more_than_a_day() {
+        let with = |idle: &str| serde_json::from_value::<Timeouts>(serde_json::json!({ "idle": idle })).unwrap().are_usable();
+        assert_eq!(["0s", "1ms", "24h", "24h1s", "18446744073709551615s"].map(with), [false, true, true, false, false]);
     }
 
     #[test]

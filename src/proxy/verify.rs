@@ -240,7 +240,9 @@ impl Verify {
         if *first == *hash {
             return Verdict::Good;
         }
-        Verdict::Wrong(format!("this cache saw {first} before, and now {hash}: the version was changed"))
+        Verdict::Wrong(format!(
+            "this cache saw {first} before, and now {hash}: the version was changed; if the first was wrong, remove .gomodcache/first-seen/{path}"
+        ))
     }
 
     /// What an object must be to be kept, if no database is asked about it.

@@ -56,7 +56,7 @@ impl Upstream {
                 self.accept(response, wanted, skip).await
             }
             (StatusCode::PARTIAL_CONTENT, _) if here(wanted) > 0 && starts_at(&response, here(wanted)) => {
-                let whole = whole_length(&response);
+                let whole = whole_length(&response, wanted);
                 let end = response.content_length().map(|length| here(wanted).saturating_add(length));
                 let accepted = self.accept_part(response, wanted, 0, whole).await;
                 transfer.kept_its_word = end == Some(here(wanted));
@@ -79,10 +79,16 @@ impl Upstream {
         Ok(response)
     }
 
-    /// Asks for what is not here yet; from the start, if the upstream has no such rest.
+    /// Asks for what is not here yet; from the start, if the upstream has no such rest, or gives a part and nobody knows of how much: the
+    /// part's end need not be the end.
     async fn ask_for_rest(&self, wanted: &Wanted, transfer: &mut Transfer) -> Result<Response, FetchError> {
         let response = self.follow(wanted, &transfer.range(here(wanted)), transfer.is_retry).await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && here(wanted) > 0 {
+        let is_useless = match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE => true,
+            StatusCode::PARTIAL_CONTENT => whole_length(&response, wanted).is_none(),
+            _ => false,
+        };
+        if is_useless && here(wanted) > 0 {
             return self.follow(wanted, &HeaderMap::new(), transfer.is_retry).await;
         }
         Ok(response)
@@ -122,9 +128,10 @@ fn starts_at(response: &Response, offset: u64) -> bool {
     content_range(response).is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
 }
 
-/// The length of all that the answer is a part of, if it says so.
-fn whole_length(response: &Response) -> Option<u64> {
-    content_range(response)?.rsplit_once('/')?.1.parse().ok()
+/// The length of all that the answer is a part of, if it says so, or an earlier one did.
+fn whole_length(response: &Response, wanted: &Wanted) -> Option<u64> {
+    let said = || content_range(response)?.rsplit_once('/')?.1.parse().ok();
+    said().or_else(|| wanted.file.as_ref()?.progress().length)
 }
 
 fn content_range(response: &Response) -> Option<&str> {

@@ -144,6 +144,9 @@ fn upstream(entry: &str, fallback: Fallback, listen: SocketAddr) -> Result<Upstr
     if !url.username().is_empty() || url.password().is_some() {
         return Err(format!("the entry for {} must not carry a user name or password", url.host_str().unwrap_or("a host")));
     }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("the entry for {} must not have a query or a fragment", url.host_str().unwrap_or("a host")));
+    }
     if !matches!(url.scheme(), "http" | "https" | "file") {
         return Err(format!("the scheme {} is not supported: http, https or file", url.scheme()));
     }
@@ -224,6 +227,14 @@ mod tests {
         assert!(parse_goproxy("off", listen(), true).unwrap().is_empty());
         assert!(parse_goproxy("direct", listen(), true).is_err());
         assert!(parse_goproxy("direct,https://a.example", listen(), true).is_err());
+    }
+
+    #[test]
+    fn a_path_goes_behind_an_entry_so_that_it_has_no_query() {
+        for entry in ["https://a.example/go?x=1", "https://a.example/go#x"] {
+            let error = parse_goproxy(entry, listen(), true).unwrap_err().to_string();
+            assert!(error.contains("must not have a query or a fragment"), "{error}");
+        }
     }
 
     #[test]

@@ -20,6 +20,13 @@ const MAX_REDIRECTS: usize = 10;
 /// What the client's error says before the reason for which there is no tunnel; its type is nobody else's.
 const TUNNEL: &str = "tunnel error: ";
 
+/// A redirect's user name would become a header beside the upstream's own.
+fn without_userinfo(mut url: Url) -> Url {
+    // They fail for a URL without a host, and this one has one.
+    let _is_changed = (url.set_username(""), url.set_password(None));
+    url
+}
+
 impl Upstream {
     /// Sends the request with some headers and follows redirects, each hop only where the configuration allows. What was let
     /// through once keeps its retries, whatever became of other requests meanwhile.
@@ -48,7 +55,7 @@ impl Upstream {
             if downgrade || !matches!(next.scheme(), "http" | "https") || (next.scheme() == "http" && !may_be_plain) {
                 return Err(self.fault(Class::ClientError, format!("redirected to {host} without TLS")).into());
             }
-            url = next;
+            url = without_userinfo(next);
         }
         Err(self.fault(Class::ClientError, format!("redirected more than {MAX_REDIRECTS} times")).into())
     }
@@ -201,4 +208,17 @@ fn find_cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<
         next = wrapped.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| cause.source());
     }
     None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_gives_no_user_name() {
+        let next = |url: &str| without_userinfo(Url::parse(url).unwrap()).to_string();
+        assert_eq!(next("https://u:hunter2@a.example:8443/go?sig=x"), "https://a.example:8443/go?sig=x");
+        assert_eq!(next("https://a.example/go"), "https://a.example/go");
+    }
 }

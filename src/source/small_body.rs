@@ -96,11 +96,27 @@ impl Upstream {
         if matches!(check, Check::GoMod) && body.trim_ascii().is_empty() {
             return Err(wrong("the go.mod file is empty, and every one names its module".to_owned()));
         }
+        if matches!(check, Check::GoMod | Check::List)
+            && let Some(other) = other_than_lines(&body)
+        {
+            return Err(wrong(format!("answered with {other}")));
+        }
         if let Check::Sumdb(asked) = check {
             asked.check_form(&body).map_err(|e| wrong(format!("that is no answer of a checksum database: {e}")))?;
         }
         Ok(Fetched::Bytes(if matches!(check, Check::List) { without_pseudo_versions(body) } else { body }))
     }
+}
+
+/// What has no place for a line of a go.mod file or a list, whatever its Content-Type: a log-in's page, or a store's error.
+fn other_than_lines(body: &[u8]) -> Option<&'static str> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    let begins_with = |mark: &str| text.get(..mark.len()).is_some_and(|there| there.eq_ignore_ascii_case(mark.as_bytes()));
+    if ["<!doctype", "<html", "<?xml"].into_iter().any(begins_with) {
+        return Some("a web page");
+    }
+    let is_object = text.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    is_object.then_some("a JSON object")
 }
 
 /// The body, with as much of its room as it needs from now on.
@@ -121,4 +137,22 @@ fn without_pseudo_versions(list: Bytes) -> Bytes {
     }
     let others = text.lines().filter(|line| !is_pseudo(line)).fold(String::new(), |list, line| list + line + "\n");
     if others.trim().is_empty() { list } else { Bytes::from(others) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_and_an_error_are_no_lines_and_what_need_not_parse_is() {
+        for page in ["<!DOCTYPE html>\n", "\u{feff}\n <html>", "<?xml version=\"1.0\"?><Error/>"] {
+            assert_eq!(other_than_lines(page.as_bytes()), Some("a web page"), "{page}");
+        }
+        assert_eq!(other_than_lines(b" {\"errors\": [{\"status\": 404}]}\n"), Some("a JSON object"));
+        for lines in
+            ["", "module a.example/m\n", "v1.0.0\n", "<<<<<<< HEAD\nmodule a.example/m\n", "{\nmodule a.example/m\n", "<", "// <html>\n"]
+        {
+            assert_eq!(other_than_lines(lines.as_bytes()), None, "{lines}");
+        }
+    }
 }

@@ -194,7 +194,7 @@ pub(super) const ROWS: &[Row] = &[
         upstream: "sends a zip of other content than before (wrong hash)",
         special: Special::SeenBefore,
         file: "v1.0.0.zip",
-        says: "upstream modules.example: this cache saw h1:Of+other+content= before, and now h1:…: the version was changed\nthe answer was not kept; try again, or tell the upstream's owner",
+        says: "upstream modules.example: this cache saw h1:Of+other+content= before, and now h1:…: the version was changed; if the first was wrong, remove .gomodcache/first-seen/corp.example/!tea/@v/v1.0.0.zip\nthe answer was not kept; try again, or tell the upstream's owner",
         classes: &["ok"],
         ..PLAIN
     },

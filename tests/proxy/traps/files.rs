@@ -153,14 +153,28 @@ async fn a_success_that_is_no_200_is_a_fault_and_is_never_kept_as_the_whole() {
 
 #[tokio::test]
 async fn a_web_page_is_no_go_mod_file_however_its_type_is_spelled_and_a_long_lie_is_quoted_in_a_line() {
-    let upstream = Upstream::start(|asked: &Asked| match asked.is("mod") {
-        true => Answer::ok("<h1>log in</h1>").with("Content-Type", "Text/HTML; charset=utf-8"),
-        false => Answer::ok(format!(r#"{{"Version":"{}"}}"#, "v".repeat(1 << 20))),
+    let upstream = Upstream::start(|asked: &Asked| match asked.file() {
+        Some(("v1.0.0", "mod")) => Answer::ok("<h1>log in</h1>").with("Content-Type", "Text/HTML; charset=utf-8"),
+        // A go command looks at no type, and without a checksum database nobody knows better.
+        Some(("v1.1.0", "mod")) => Answer::ok("<!DOCTYPE html>\n<h1>log in</h1>"),
+        Some(("v1.2.0", "mod")) => Answer::ok("<?xml version=\"1.0\"?><Error/>").with("Content-Type", "application/xml"),
+        Some((_, "mod")) => Answer::ok(r#"{"errors": [{"status": 404}]}"#),
+        _ if asked.path.ends_with("/list") => Answer::ok(r#"{"errors": [{"status": 404}]}"#),
+        _ => Answer::ok(format!(r#"{{"Version":"{}"}}"#, "v".repeat(1 << 20))),
     })
     .await;
     let stage = Stage::start(&config(&[&upstream])).await;
-    let got = stage.tea("v1.0.0.mod").await;
-    assert!(got.status == 502 && got.text().contains("web page"), "{got:?}");
+    for (file, what) in [
+        ("v1.0.0.mod", "a web page"),
+        ("v1.1.0.mod", "a web page"),
+        ("v1.2.0.mod", "a web page"),
+        ("v1.3.0.mod", "a JSON object"),
+        ("list", "a JSON object"),
+    ] {
+        let got = stage.tea(file).await;
+        assert!(got.status == 502 && got.text().contains(&format!("answered with {what}\n")), "{file}: {got:?}");
+        assert!(!stage.has(file), "{file}");
+    }
     let got = stage.tea("v1.0.0.info").await;
     assert!(got.status == 502 && got.text().contains("answered for") && got.text().len() < 1_000, "{got:?}");
 }

@@ -64,6 +64,31 @@ async fn a_rest_that_comes_in_parts_is_put_together() {
     assert!(upstream.take_seen().len() > LONG / 2 / PART);
 }
 
+/// A part need not say of how much it is one.
+#[tokio::test]
+async fn the_end_of_a_part_is_not_taken_for_the_end() {
+    const PART: usize = 20_000;
+    let upstream = Upstream::start(|asked: &Asked| {
+        let (version, whole) = (asked.file().unwrap().0, zip(asked.file().unwrap().0, LONG));
+        match asked.from() {
+            Some(from) => {
+                let to = whole.len().min(from + PART);
+                Answer::new("206 Partial Content", &whole[from..to]).with("Content-Range", format!("bytes {from}-{}/*", to - 1))
+            }
+            // Of the first the length is known, of the second nobody knows it, and it comes whole when it is asked for again.
+            None if version == "v1.0.0" => Answer::ok(whole).closed_after(LONG / 2),
+            None if asked.before == 0 => Answer::ok(whole).chunked().closed_after(LONG / 2),
+            None => Answer::ok(whole).chunked(),
+        }
+    })
+    .await;
+    let stage = Stage::start(&config(&[&upstream])).await;
+    for version in ["v1.0.0", "v1.1.0"] {
+        let got = stage.tea(&format!("{version}.zip")).await;
+        assert!(got.is(&zip(version, LONG)), "{version}: {got:?}");
+    }
+}
+
 /// As over a line that is cut every few minutes.
 #[tokio::test]
 async fn a_zip_of_which_each_try_brings_more_is_not_given_up() {
